@@ -1,0 +1,66 @@
+"""ssmfin: state-space models for quantitative finance, with honest walk-forward evaluation.
+
+The names below are imported when they are first used, so that `import ssmfin` costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "ssmfin.errors": ["InputError"],
+    "ssmfin.data.panel": ["Panel"],
+    "ssmfin.data.loading": ["DataSpec", "load_panel"],
+    "ssmfin.data.range_variance": ["garman_klass", "parkinson", "rogers_satchell", "yang_zhang"],
+    "ssmfin.features.columns": ["Columns"],
+    "ssmfin.features.har": ["HarLags"],
+    "ssmfin.models.interface": ["Forecaster", "Target"],
+    "ssmfin.models.baselines.random_walk": ["RandomWalk"],
+    "ssmfin.models.baselines.har": ["HAR", "LogHAR"],
+    "ssmfin.models.baselines.ridge": ["Ridge"],
+    "ssmfin.models.baselines.boosted": ["LightGBM"],
+    "ssmfin.models.baselines.ewma": ["EWMA"],
+    "ssmfin.models.baselines.garch": ["GARCH"],
+    "ssmfin.models.ssm.s4d": ["S4D"],
+    "ssmfin.evaluation.splits": ["WalkForward"],
+    "ssmfin.evaluation.comparison": ["diebold_mariano", "mincer_zarnowitz", "model_confidence_set"],
+    "ssmfin.evaluation.losses": ["mae", "mse", "qlike"],
+    "ssmfin.result": ["Result", "evaluate"],
+}
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+__all__ = sorted([*_HOME_OF, "__version__"])  # noqa: PLE0605
+
+if TYPE_CHECKING:
+    from ssmfin.data.loading import DataSpec, load_panel
+    from ssmfin.data.panel import Panel
+    from ssmfin.data.range_variance import garman_klass, parkinson, rogers_satchell, yang_zhang
+    from ssmfin.errors import InputError
+    from ssmfin.evaluation.comparison import diebold_mariano, mincer_zarnowitz, model_confidence_set
+    from ssmfin.evaluation.losses import mae, mse, qlike
+    from ssmfin.evaluation.splits import WalkForward
+    from ssmfin.features.columns import Columns
+    from ssmfin.features.har import HarLags
+    from ssmfin.models.baselines.boosted import LightGBM
+    from ssmfin.models.baselines.ewma import EWMA
+    from ssmfin.models.baselines.garch import GARCH
+    from ssmfin.models.baselines.har import HAR, LogHAR
+    from ssmfin.models.baselines.random_walk import RandomWalk
+    from ssmfin.models.baselines.ridge import Ridge
+    from ssmfin.models.interface import Forecaster, Target
+    from ssmfin.models.ssm.s4d import S4D
+    from ssmfin.result import Result, evaluate
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'ssmfin' has no attribute {name!r}")
+    value = getattr(import_module(_HOME_OF[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOME_OF})

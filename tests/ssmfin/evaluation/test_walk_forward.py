@@ -1,0 +1,258 @@
+"""The one path by which forecasts are made: same rows for all, nothing from the future, results fixed by the task alone."""
+
+from dataclasses import replace
+
+import numpy as np
+import polars as pl
+import pytest
+
+from ssmfin.data.panel import Panel
+from ssmfin.errors import InputError
+from ssmfin.evaluation.causality import check_causality, perturb_future
+from ssmfin.evaluation.plan import experiment_plan, skipped_ids
+from ssmfin.evaluation.splits import WalkForward
+from ssmfin.evaluation.walk_forward import Experiment, ModelEntry, derived_seed, run_task
+from ssmfin.features.spec import KINDS as FEATURE_KINDS
+from ssmfin.features.spec import ColumnsSpec, FeatureSpec, HarLagsSpec
+from ssmfin.features.transformer import PanelTransformer, panel_column
+from ssmfin.models.interface import Fitted, Forecaster, Target
+from ssmfin.models.registry import KINDS, forecaster_class
+
+TARGET = Target(column="rv", horizons=(1, 5))
+FEATURES = {"har": HarLagsSpec(), "returns": ColumnsSpec(columns=("log_return",))}
+WALK = WalkForward(train=120, validation=30, test=25)
+# Small enough for a test; a kind that is not named here joins with its defaults.
+SMALL = {
+    "s4d": {"context": 16, "width": 4, "state": 4, "max_epochs": 6},
+    "lightgbm": {"max_rounds": 20},
+}
+
+
+def experiment(panel, kinds, **changes):
+    models = {kind: ModelEntry(forecaster_class(kind)(**SMALL.get(kind, {}))) for kind in kinds}
+    return Experiment(
+        **{
+            "panel": panel,
+            "target": TARGET,
+            "walk_forward": WALK,
+            "features": FEATURES,
+            "models": models,
+            "seed": 3,
+            **changes,
+        }
+    )
+
+
+def forecasts(exp):
+    return pl.concat([run_task(exp, task).predictions for task in exp.tasks()])
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_future_rows_do_not_change_past_forecasts(panel, kind):
+    """The leak canary: every forecast made up to a date is bit-identical when everything after that date changes."""
+    before = experiment(panel, [kind])
+    middle = before.folds[len(before.folds) // 2]
+    day = panel.dates[middle.cutoff + 7]  # inside a fold: the model fitted at its cutoff also reads on
+    after = experiment(perturb_future(panel, day), [kind])
+    past, past_again = (forecasts(e).filter(pl.col("ds") <= day.astype(object)) for e in (before, after))
+    assert len(past) > 100
+    np.testing.assert_array_equal(past["y_hat"].to_numpy(), past_again["y_hat"].to_numpy())
+    later = forecasts(after).filter(pl.col("ds") > day.astype(object))["y_hat"].to_numpy()
+    assert not np.array_equal(later, forecasts(before).filter(pl.col("ds") > day.astype(object))["y_hat"].to_numpy())
+
+
+@pytest.mark.parametrize("kind", sorted(FEATURE_KINDS))
+def test_future_rows_do_not_change_past_features(panel, kind):
+    spec = {"har_lags": HarLagsSpec(), "columns": ColumnsSpec(columns=("log_return",))}[kind]
+    check_causality(panel, TARGET, {"f": spec}, WALK.folds(panel.dates))
+
+
+class Smoothed(PanelTransformer):
+    """A two-sided mean: exactly what must never become a feature."""
+
+    def get_feature_names_out(self, input_features=None):
+        return np.array(["level"], dtype=object)
+
+    def _columns(self, panel, starts):
+        values = panel_column(panel, "rv")
+        return np.convolve(values, np.ones(5) / 5, mode="same")[:, None]
+
+
+class SmoothedSpec(FeatureSpec):
+    kind: str = "smoothed"
+
+    def transformer(self, *, column, log):
+        return Smoothed()
+
+
+def test_a_smoothed_feature_is_refused_by_what_it_does(panel):
+    with pytest.raises(InputError, match="feature 'leak' sees the future, column 'level'"):
+        check_causality(panel, TARGET, {"leak": SmoothedSpec()}, WALK.folds(panel.dates))
+
+
+class Scaled(PanelTransformer):
+    """Learns a mean: fine on its training window, a leak if it ever saw more."""
+
+    def get_feature_names_out(self, input_features=None):
+        return np.array(["centred"], dtype=object)
+
+    def _learn(self, panel, starts):
+        self.mean_ = float(np.mean(panel_column(panel, "rv")))
+        self.last_ = panel.dates[-1]
+
+    def _columns(self, panel, starts):
+        return (panel_column(panel, "rv") - self.mean_)[:, None]
+
+
+class ScaledSpec(FeatureSpec):
+    fitted = True
+    kind: str = "scaled"
+
+    def transformer(self, *, column, log):
+        return Scaled()
+
+
+def test_a_feature_that_learns_does_so_in_each_training_window(panel):
+    exp = experiment(panel, ["ridge"], features={"scaled": ScaledSpec()})
+    check_causality(panel, TARGET, exp.features, exp.folds)
+    frame, seen = panel.frame, []
+    for fit in range(2):
+        window = exp.window("ridge", fit)
+        inside = frame.filter(
+            pl.col("ds").is_between(
+                panel.dates[window.train_start].astype(object), panel.dates[window.cutoff].astype(object)
+            )
+        )
+        design = exp.design_for("ridge", window)
+        seen.append(frame["rv"].to_numpy() - design.features[:, 0])
+        np.testing.assert_allclose(seen[-1], inside["rv"].mean(), rtol=1e-12)
+    assert not np.allclose(seen[0], seen[1], rtol=1e-6)
+    assert np.isfinite(forecasts(exp)["y_hat"].to_numpy()).all()
+
+
+def test_every_model_forecasts_the_same_rows_whatever_its_refits_and_features(panel):
+    exp = experiment(panel, ["random_walk", "har", "log_har", "ridge"])
+    models = dict(exp.models)
+    models["rare"] = replace(models["ridge"], refit=3, features=("har",))
+    exp = replace(exp, models=models)
+    wide = forecasts(exp)
+    keys = ["unique_id", "ds", "horizon"]
+    first = wide.filter(model="har").select(*keys, "fold", "cutoff", "y")
+    for name in models:
+        assert wide.filter(model=name).select(*keys, "fold", "cutoff", "y").equals(first)
+    assert not wide.select(*keys, "model").is_duplicated().any()
+    design = exp.design
+    for fold, rows in zip(exp.folds, exp.test_rows, strict=True):
+        assert (design.date_index[rows] >= fold.cutoff).all()
+        assert (design.date_index[rows] < fold.test_stop).all()
+    assert first.filter(pl.col("ds") == first["cutoff"])["cutoff"].n_unique() == len(exp.folds)
+
+
+def test_the_end_of_the_sample_is_forecast_with_an_open_label(panel):
+    last = forecasts(experiment(panel, ["har"])).filter(pl.col("ds") == panel.dates[-1].astype(object))
+    assert len(last) > 0
+    assert last["y"].null_count() == len(last)
+    assert last["y_hat"].is_finite().all()
+
+
+def test_a_task_gives_the_same_bits_alone_and_among_others(panel):
+    exp = experiment(panel, ["har", "lightgbm"])
+    whole = forecasts(exp)
+    again = experiment(panel, ["lightgbm", "har"])
+    parts = pl.concat([run_task(again, replace(t, fits=(f,), folds=())).predictions for t in again.tasks() for f in t.fits])
+    order = ["model", "unique_id", "ds", "horizon"]
+    assert whole.sort(order).equals(parts.sort(order))
+
+
+def test_an_id_with_too_little_history_is_named_and_not_forecast(panel):
+    short = pl.concat([panel.frame, panel.frame.filter(pl.col("unique_id") == "id0").head(30).with_columns(unique_id=pl.lit("new"))])
+    exp = experiment(Panel(frame=short, notes={}), ["har"])
+    assert set(skipped_ids(exp)) == {"new"}
+    assert "new" not in forecasts(exp)["unique_id"].unique().to_list()
+
+
+def test_the_plan_counts_what_is_really_used(panel):
+    exp = experiment(panel, ["har"])
+    plan = experiment_plan(exp)
+    assert plan["n_test_rows"].sum() * len(TARGET.horizons) == len(forecasts(exp))
+    assert (plan["train_end"] < plan["cutoff"]).all()
+    assert (plan["test_start"] == plan["cutoff"]).all()
+    assert WALK.model_copy(update={"horizons": (1, 5)}).plan(panel).shape[0] == len(plan)
+
+
+def test_identity_changes_with_everything_that_can_change_the_result(panel):
+    exp = experiment(panel, ["har", "s4d"])
+    task = exp.tasks()[-1]
+    variants = [
+        replace(exp, seed=4),
+        replace(exp, target=replace(TARGET, aggregate="last")),
+        replace(exp, walk_forward=WALK.model_copy(update={"embargo": 1})),
+        replace(exp, features={"har": HarLagsSpec(windows=(1, 5))}),
+        replace(exp, models={**exp.models, "s4d": ModelEntry(forecaster_class("s4d")(context=32))}),
+        replace(exp, models={**exp.models, "har": replace(exp.models["har"], refit=2)}),
+    ]
+    seen = [str(e.identity(task)) for e in [exp, *variants]]
+    assert len(set(seen)) == len(seen)
+    assert str(exp.identity(task)) == str(experiment(panel, ["har", "s4d"]).identity(task))
+    assert derived_seed(1, 2, 3) == derived_seed(1, 2, 3) != derived_seed(1, 3, 2)
+
+
+class Broken(Forecaster):
+    kind = "broken"
+
+    def fit(self, training, *, seed):
+        class Bad(Fitted):
+            notes = {}
+
+            def predict(self, design, rows):
+                return np.full((len(rows), len(design.target.horizons)), np.nan)
+
+        return Bad()
+
+
+def test_a_forecast_that_is_not_finite_is_an_error_that_names_its_place(panel):
+    exp = experiment(panel, ["har"], models={"bad": ModelEntry(Broken())})
+    with pytest.raises(RuntimeError, match=r"model 'bad' gave \d+ forecasts that are not finite, the first nan for id0 at"):
+        run_task(exp, exp.tasks()[0])
+
+
+class Spy(Forecaster):
+    """Remembers what it was shown."""
+
+    kind = "spy"
+
+    def fit(self, training, *, seed):
+        design, window = training.design, training.window
+        assert design.date_index.max() <= window.cutoff
+        assert len(design.dates) == window.cutoff + 1
+        known = np.isfinite(design.labels)
+        assert (design.label_known[known] <= window.cutoff).all()
+        assert (training.train <= known).all()
+        assert (design.date_index[training.train.any(axis=1)] >= window.train_start).all()
+        for j in range(design.labels.shape[1]):
+            fit_known = design.label_known[training.fit[:, j], j]
+            assert fit_known.max() <= design.date_index[training.validation[:, j]].min()
+
+        class Zero(Fitted):
+            notes = {}
+
+            def predict(self, seen, rows):
+                assert np.isnan(seen.labels).all()
+                assert seen.date_index.max() == seen.date_index[rows].max()
+                return np.ones((len(rows), len(seen.target.horizons)))
+
+        return Zero()
+
+
+def test_a_model_is_shown_nothing_after_its_cutoff_and_no_label_when_it_predicts(panel):
+    for embargo in (0, 3):
+        walk = WALK.model_copy(update={"embargo": embargo, "refit": 2})
+        exp = experiment(panel, [], models={"spy": ModelEntry(Spy())}, walk_forward=walk)
+        assert (forecasts(exp)["y_hat"] == 1.0).all()
+
+
+def test_a_feature_that_the_study_lacks_is_refused_with_the_nearest_name(panel):
+    exp = experiment(panel, ["ridge"])
+    exp = replace(exp, models={"ridge": replace(exp.models["ridge"], features=("hra",))})
+    with pytest.raises(InputError, match="did you mean 'har'"):
+        run_task(exp, exp.tasks()[0])
