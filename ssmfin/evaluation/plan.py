@@ -61,7 +61,7 @@ def fold_table(
     moments = ("train_start", "train_end", "validation_start", "cutoff", "test_start", "test_end")
     return pl.DataFrame(
         {
-            name: pl.Series([row[name] for row in rows]).cast(day) if name in moments else [row[name] for row in rows]
+            name: _moments([row[name] for row in rows], day) if name in moments else [row[name] for row in rows]
             for name in rows[0]
         }
     )
@@ -93,3 +93,8 @@ def skipped_ids(experiment: Experiment) -> dict[str, str]:
         if k not in tested
     }
 
+
+
+def _moments(values: list[np.datetime64 | None], dtype: pl.DataType | type[pl.DataType]) -> pl.Series:
+    missing = np.datetime64("NaT", "us")
+    return pl.Series(np.array([missing if value is None else value for value in values], dtype="M8[us]")).cast(dtype)

@@ -23,7 +23,7 @@ FEATURES = {"har": HarLagsSpec(), "returns": ColumnsSpec(columns=("log_return",)
 WALK = WalkForward(train=120, validation=30, test=25)
 # Small enough for a test; a kind that is not named here joins with its defaults.
 SMALL = {
-    "s4d": {"context": 16, "width": 4, "state": 4, "max_epochs": 6},
+    "s4d": {"context": 16, "width": 4, "state": 4, "epochs": 6},
     "lightgbm": {"max_rounds": 20},
 }
 

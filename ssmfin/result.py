@@ -1,0 +1,305 @@
+"""Owns what an evaluation answers: `Result`, how it is put together, and `evaluate`, the study in Python.
+
+`ssmfin run` stores the tasks and then calls `summarise`, exactly as `evaluate` does with tasks kept in memory.
+"""
+
+from __future__ import annotations
+
+import platform
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from ssmfin.errors import InputError
+from ssmfin.evaluation.causality import check_causality
+from ssmfin.evaluation.leaderboard import Leaderboard, make_leaderboard
+from ssmfin.evaluation.plan import experiment_plan, skipped_ids
+from ssmfin.evaluation.splits import WalkForward
+from ssmfin.evaluation.verdict import Verdict, make_verdict
+from ssmfin.evaluation.walk_forward import SORT_KEYS, Experiment, ModelEntry, Task, merge_notes, run_task
+from ssmfin.features.spec import FeatureSpec, HarLagsSpec
+from ssmfin.models.interface import Forecaster, Target
+from ssmfin.models.registry import BENCHMARKS, forecaster_class
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from ssmfin.data.panel import Panel
+    from ssmfin.reporting.data import ReportData
+
+PACKAGES = ("ssmfin", "numpy", "polars", "scipy", "scikit-learn", "statsmodels", "arch", "lightgbm", "torch")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a task. `error` and `traceback` are empty where it went well."""
+
+    task: Task
+    fit_seconds: float = 0.0
+    predict_seconds: float = 0.0
+    notes: Mapping[str, Any] = field(default_factory=dict)
+    error: str = ""
+    traceback: str = ""
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """How forecasts are judged: the `evaluate` section of a study.
+
+    Attributes:
+        losses: the first one decides the verdict. reference: the model that ratios and tests compare with.
+        mcs_size: size of the model confidence set test (0.1: the 90 % set).
+    """
+
+    losses: tuple[str, ...] = ("qlike", "mse", "mae")
+    reference: str = "log_har"
+    mcs_size: float = 0.1
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished evaluation: forecasts, scores, the verdict, and everything that its report shows."""
+
+    name: str
+    experiment: Experiment
+    scoring: Scoring
+    predictions: pl.DataFrame
+    scores: Leaderboard
+    verdict: Verdict
+    outcomes: tuple[Outcome, ...]
+    study_yaml: str = ""
+    reproduce: str = ""
+    source: str = "a panel given in Python"
+
+    @property
+    def leaderboard(self) -> pl.DataFrame:
+        """Pooled over ids; columns as in leaderboard.parquet."""
+        return self.scores.pooled
+
+    @property
+    def leaderboard_by_id(self) -> pl.DataFrame:
+        """The same for each id alone, `unique_id` first."""
+        return self.scores.by_id
+
+    @property
+    def failures(self) -> list[dict[str, Any]]:
+        """One entry per failed task: model, seed, folds, error, traceback."""
+        return [
+            {
+                "model": outcome.task.model,
+                "seed": outcome.task.seed,
+                "folds": list(outcome.task.folds),
+                "error": outcome.error,
+                "traceback": outcome.traceback,
+            }
+            for outcome in self.outcomes
+            if outcome.error
+        ]
+
+    @cached_property
+    def costs(self) -> pl.DataFrame:
+        """model, family, tasks, fits, fit_seconds, predict_seconds."""
+        return model_costs(self.experiment, self.outcomes)
+
+    def report(self, path: str | Path) -> Path:
+        """Write the report, one HTML file that needs nothing else."""
+        from ssmfin.reporting.page import write_report
+
+        return write_report(self.report_data(), Path(path))
+
+    def report_data(self) -> ReportData:
+        """Everything the report shows."""
+        from ssmfin.reporting.data import ReportData
+
+        experiment, panel = self.experiment, self.experiment.panel
+        target = experiment.target
+        return ReportData(
+            name=self.name,
+            headline=self.verdict.headline,
+            paragraphs=self.verdict.paragraphs,
+            leaderboard=self.leaderboard,
+            leaderboard_by_id=self.leaderboard_by_id,
+            predictions=self.predictions,
+            folds=experiment_plan(experiment),
+            reference=self.scoring.reference,
+            families=families(experiment),
+            target={
+                "column": target.column,
+                "transform": target.transform,
+                "horizons": list(target.horizons),
+                "aggregate": target.aggregate,
+            },
+            losses=self.scoring.losses,
+            failures=self.failures,
+            costs=self.costs,
+            notes={
+                name: merge_notes([dict(o.notes) for o in self.outcomes if o.task.model == name and not o.error])
+                for name in experiment.models
+            },
+            data_notes={
+                "source": self.source,
+                "rows": len(panel.frame),
+                "ids": len(panel.ids),
+                "first": str(panel.dates[0])[:10],
+                "last": str(panel.dates[-1])[:10],
+                **panel.notes,
+                "ids never forecast": skipped_ids(experiment),
+            },
+            study_yaml=self.study_yaml,
+            reproduce=self.reproduce,
+            environment=environment(),
+        )
+
+    def __str__(self) -> str:
+        return "\n".join([self.verdict.headline, "", *self.verdict.paragraphs])
+
+
+def families(experiment: Experiment) -> dict[str, str]:
+    """model -> baseline, ssm, sequence or custom."""
+    return {name: entry.forecaster.family for name, entry in experiment.models.items()}
+
+
+def environment() -> dict[str, str]:
+    """Versions of what computes, without importing it."""
+    found = {"python": platform.python_version(), "platform": platform.system()}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def model_costs(experiment: Experiment, outcomes: Sequence[Outcome]) -> pl.DataFrame:
+    """model, family, tasks, fits, fit_seconds, predict_seconds, in the order of the study."""
+    rows = []
+    for name, entry in experiment.models.items():
+        own = [outcome for outcome in outcomes if outcome.task.model == name and not outcome.error]
+        rows.append(
+            {
+                "model": name,
+                "family": entry.forecaster.family,
+                "tasks": len(own),
+                "fits": sum(len(outcome.task.fits) for outcome in own),
+                "fit_seconds": float(sum(outcome.fit_seconds for outcome in own)),
+                "predict_seconds": float(sum(outcome.predict_seconds for outcome in own)),
+            }
+        )
+    return pl.DataFrame(rows)
+
+
+def summarise(
+    experiment: Experiment,
+    predictions: pl.DataFrame,
+    outcomes: Sequence[Outcome],
+    *,
+    name: str,
+    scoring: Scoring,
+    study_yaml: str = "",
+    reproduce: str = "",
+    source: str = "a panel given in Python",
+) -> Result:
+    """Scores and the verdict from the forecasts of all tasks.
+
+    Args:
+        predictions: columns and order as in predictions.parquet.
+        outcomes: one per task, failed ones included.
+    """
+    costs = model_costs(experiment, outcomes)
+    scores = make_leaderboard(
+        predictions,
+        losses=scoring.losses,
+        reference=scoring.reference,
+        mcs_size=scoring.mcs_size,
+        seed=experiment.seed,
+        costs={row["model"]: (row["fit_seconds"], row["predict_seconds"]) for row in costs.iter_rows(named=True)},
+        models=tuple(experiment.models),
+    )
+    return Result(
+        name=name,
+        experiment=experiment,
+        scoring=scoring,
+        predictions=predictions,
+        scores=scores,
+        verdict=make_verdict(scores, families=families(experiment)),
+        outcomes=tuple(outcomes),
+        study_yaml=study_yaml,
+        reproduce=reproduce,
+        source=source,
+    )
+
+
+def evaluate(
+    models: Mapping[str, Forecaster | ModelEntry],
+    panel: Panel | pl.DataFrame | pd.DataFrame,
+    *,
+    target: str | Target,
+    folds: WalkForward,
+    features: Mapping[str, FeatureSpec] | None = None,
+    benchmarks: Mapping[str, Forecaster | ModelEntry] | None = None,
+    losses: Sequence[str] = ("qlike", "mse", "mae"),
+    reference: str = "log_har",
+    mcs_size: float = 0.1,
+    seed: int = 0,
+    name: str = "evaluation",
+) -> Result:
+    """Walk forward with the given models and, whatever they are, the five benchmarks on the same rows.
+
+    Args:
+        models: name -> forecaster, or a `ModelEntry` that adds features, seeds and refits.
+        panel: long, with `unique_id` and `ds`. target: a column (log, mean over t+1..t+h for `folds.horizons`), or a
+            `Target` that says more. features: name -> spec; default: HAR lags of the target.
+        benchmarks: further or tuned benchmarks by name. losses, reference, mcs_size: as in `Scoring`. seed: of the study.
+    Returns:
+        `result.verdict`, `result.leaderboard`, `result.predictions`, `result.report("file.html")`. A model that raises is
+        recorded in `result.failures`; the others go on.
+    Raises:
+        InputError: the panel, the target, the windows or a name is wrong, or a feature sees the future.
+    """
+    from ssmfin.features.transformer import as_panel
+
+    if isinstance(target, str):
+        target = Target(column=target, horizons=tuple(folds.horizons or (1,)))
+    defaults = {kind: forecaster_class(kind)() for kind in BENCHMARKS}
+    entries = {
+        key: value if isinstance(value, ModelEntry) else ModelEntry(value)
+        for key, value in {**defaults, **(benchmarks or {}), **models}.items()
+    }
+    clash = sorted(set(models) & ({*BENCHMARKS} | set(benchmarks or {})))
+    if clash:
+        raise InputError(f"model name {clash[0]!r} is the name of a benchmark; choose another, or tune it under benchmarks=.")
+    experiment = Experiment(
+        panel=as_panel(panel),
+        target=target,
+        walk_forward=folds,
+        features=features or {"har": HarLagsSpec()},
+        models=entries,
+        seed=seed,
+    )
+    check_causality(experiment.panel, target, experiment.features, experiment.folds)
+    frames, outcomes = [], []
+    for task in experiment.tasks():
+        try:
+            done = run_task(experiment, task)
+        except InputError:
+            raise
+        except Exception as error:  # a model's own failure is recorded, as in a study
+            outcomes.append(Outcome(task, error=f"{type(error).__name__}: {error}", traceback=traceback.format_exc()))
+            continue
+        frames.append(done.predictions)
+        outcomes.append(Outcome(task, done.fit_seconds, done.predict_seconds, done.notes))
+    if not frames:
+        raise RuntimeError(f"every task failed, the first with: {outcomes[0].error}\n{outcomes[0].traceback}")
+    return summarise(
+        experiment,
+        pl.concat(frames).sort(*SORT_KEYS),
+        outcomes,
+        name=name,
+        scoring=Scoring(losses=tuple(losses), reference=reference, mcs_size=mcs_size),
+    )
