@@ -215,7 +215,14 @@ class Experiment:
                 self.panel, self.target, self.features, learn_from=window.train_start, learn_until=window.cutoff
             )
             # a row is used only where it is complete in the common design, so that all models keep the same rows
-            design = replace(learned, usable=design.complete)
+            design = replace(learned, usable=design.complete & np.isfinite(learned.features).all(axis=1))
+            lost = window.test_rows[~design.complete[window.test_rows]]
+            if len(lost):
+                row = self.panel.frame.row(int(lost[0]), named=True)
+                raise RuntimeError(
+                    f"features of model {model!r} are missing in {len(lost)} rows that other models forecast from, the first "
+                    f"({row['unique_id']}, {row['ds']}): a feature that learns must be defined wherever it was at first."
+                )
         chosen = [i for i, name in enumerate(design.feature_names) if name.split("__")[0] in wanted]
         if len(chosen) == len(design.feature_names):
             return design

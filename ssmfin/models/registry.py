@@ -1,0 +1,41 @@
+"""Owns the names of models: `kind` in a study to the class that implements it, imported only when asked for."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from ssmfin.errors import InputError, nearest
+from ssmfin.models.external import load_external
+from ssmfin.models.interface import Forecaster
+
+__all__ = ["BENCHMARKS", "KINDS", "forecaster_class", "load_external"]
+
+KINDS: dict[str, str] = {
+    "random_walk": "ssmfin.models.baselines.random_walk:RandomWalk",
+    "ewma": "ssmfin.models.baselines.ewma:EWMA",
+    "garch": "ssmfin.models.baselines.garch:GARCH",
+    "har": "ssmfin.models.baselines.har:HAR",
+    "log_har": "ssmfin.models.baselines.har:LogHAR",
+    "ridge": "ssmfin.models.baselines.ridge:Ridge",
+    "lightgbm": "ssmfin.models.baselines.boosted:LightGBM",
+    "s4d": "ssmfin.models.ssm.s4d:S4D",
+}
+BENCHMARKS: tuple[str, ...] = ("random_walk", "har", "log_har", "ridge", "lightgbm")
+
+
+def forecaster_class(kind: str) -> type[Forecaster]:
+    """The class of a model kind.
+
+    Raises:
+        InputError: there is no such kind.
+
+    >>> forecaster_class("log_har").__name__
+    'LogHAR'
+    """
+    if kind not in KINDS:
+        raise InputError(
+            f"model kind is unknown, {kind!r}; {nearest(kind, KINDS)} (a class of your own: package.module:Class)"
+        )
+    module, _, name = KINDS[kind].partition(":")
+    found: type[Forecaster] = getattr(import_module(module), name)
+    return found
