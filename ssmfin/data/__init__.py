@@ -1,0 +1,1 @@
+"""Data: sources, the panel contract, range variances, joins as of the moment of knowledge, simulations."""

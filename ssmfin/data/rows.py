@@ -43,7 +43,7 @@ def trailing_mean(values: np.ndarray, starts: np.ndarray, window: int) -> np.nda
 def forward_aggregate(
     values: np.ndarray, starts: np.ndarray, horizon: int, aggregate: Literal["mean", "sum", "last"]
 ) -> np.ndarray:
-    """(R,) aggregate of the next `horizon` rows of the same id (the row itself excluded); NaN for the last `horizon` rows.
+    """(R,) aggregate of the next `horizon` rows of the same id (itself excluded); NaN for the last `horizon` rows.
 
     >>> forward_aggregate(np.array([1.0, 2.0, 3.0, 10.0, 20.0]), np.array([0, 3, 5]), 2, "sum").tolist()
     [5.0, nan, nan, nan, nan]
