@@ -1,0 +1,1 @@
+"""One module for each command of `ssmfin`; heavy imports stay inside the functions."""

@@ -1,0 +1,33 @@
+"""Owns the arguments that several commands share."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from ssmfin_pipelines.study import Study
+
+StudyFile = Annotated[Path, typer.Argument(metavar="STUDY", help="The study's YAML file.", show_default=False)]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Change a key, such as walk_forward.test.size=21; may be repeated."
+    ),
+]
+AllowImports = Annotated[
+    bool,
+    typer.Option("--allow-imports", help="Let the study name its own model classes. Imports and runs their code."),
+]
+
+
+def open_study(path: Path, overrides: list[str] | None, allow_imports: bool) -> Study:
+    """The study of a command. With imports allowed, modules in the current folder can be found as well."""
+    from ssmfin_pipelines.study import read_study
+
+    if allow_imports and str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))
+    return read_study(path, overrides or (), allow_imports=allow_imports)

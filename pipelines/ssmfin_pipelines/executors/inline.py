@@ -1,0 +1,47 @@
+"""Owns running tasks one after another in this process."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import traceback
+from collections.abc import Generator, Sequence
+
+from ssmfin_pipelines.executors.contract import Event, Item, Work, costly_first
+from ssmfin_pipelines.executors.machine import one_thread_here
+from ssmfin_pipelines.store import StorageError
+
+
+def run_inline(work: Work, items: Sequence[Item], workers: int = 1) -> Generator[Event]:
+    """Do all items here, with one thread; `workers` is not used.
+
+    What a library prints goes to standard error: standard output carries results only.
+
+    Raises:
+        StorageError: a result could not be stored.
+    """
+    if not items:
+        return
+    with contextlib.redirect_stdout(sys.stderr), one_thread_here():
+        do = work.open()
+    for item in costly_first(list(items)):
+        yield Event("started", item.key)
+        try:
+            with contextlib.redirect_stdout(sys.stderr), one_thread_here():
+                seconds = do(item)
+        except StorageError:
+            raise
+        except Exception as error:
+            yield Event("failed", item.key, error=in_one_line(error), traceback=traceback.format_exc())
+        else:
+            yield Event("done", item.key, seconds=seconds)
+
+
+def in_one_line(error: BaseException) -> str:
+    """The exception's type and the first line of what it says.
+
+    >>> in_one_line(ZeroDivisionError("division by zero"))
+    'ZeroDivisionError: division by zero'
+    """
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

@@ -1,0 +1,268 @@
+"""Owns running a study: plan, do what is missing, store, and write the results once everything is there.
+
+A run may be interrupted at any moment, resumed, and split over processes that share the folder; the predictions have
+the same bytes in every case, since a task's result depends on the task alone and tasks are put together in one order.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+
+from ssmfin.errors import InputError
+from ssmfin.evaluation.causality import check_causality
+from ssmfin.evaluation.leaderboard import SCHEMA
+from ssmfin.evaluation.losses import losses_named
+from ssmfin_pipelines import progress as progress_module
+from ssmfin_pipelines.executors import Item, executor
+from ssmfin_pipelines.executors.contract import Work
+from ssmfin_pipelines.executors.study_work import HereWork, StudyWork, write_panel_file
+from ssmfin_pipelines.finish import Results, finish, finished, rebuild_report
+from ssmfin_pipelines.keys import code_version
+from ssmfin_pipelines.manifest import now
+from ssmfin_pipelines.plan import Prepared, label_of, learned_seconds, prepare
+from ssmfin_pipelines.progress import Display, Meter, duration
+from ssmfin_pipelines.store import append_line, storage, temporary
+
+if TYPE_CHECKING:
+    from ssmfin_pipelines.study import Study
+
+__all__ = ["RunOutcome", "rebuild_report", "run_study"]
+
+OPENING_SECONDS = {"inline": 0.0, "local": 3.0}  # until spawned workers have imported what they need
+CLOSING_SECONDS = 4.0  # tests, figures and report of a small study
+CLOSING_SECONDS_PER_FORECAST = 8e-6
+
+
+@dataclass(frozen=True)
+class RunOutcome:
+    """What a call of `run_study` ended with.
+
+    Attributes:
+        directory: the run folder.
+        headline, paragraphs: the verdict; of an incomplete run, what is missing.
+        leaderboard: pooled over ids; empty while the run is incomplete.
+        failures: failed tasks: model, seed, folds, error, traceback.
+        done, total: tasks of the whole study. seconds: wall clock of this call.
+        complete: every task is done or has failed, and the results are written.
+    """
+
+    directory: Path
+    headline: str
+    paragraphs: tuple[str, ...]
+    leaderboard: pl.DataFrame
+    failures: list[dict[str, Any]]
+    done: int
+    total: int
+    seconds: float
+    complete: bool
+
+    def render(self) -> str:
+        """The verdict as text for a terminal."""
+        tasks = f"{self.done} of {self.total} tasks done" if self.done < self.total else f"{self.total} tasks"
+        out = [self.headline, *self.paragraphs]
+        for failure in self.failures:
+            folds = failure["folds"]
+            out.append(
+                f"failed: {failure['model']} seed {failure['seed']}, folds {folds[0]}-{folds[-1]}: {failure['error']}"
+            )
+        out.append(f"{tasks}, {duration(self.seconds)}; {self.directory}")
+        return "\n\n".join(out)
+
+    def __str__(self) -> str:
+        return self.render()
+
+
+def run_study(
+    study: Study, *, fresh: bool = False, shard: tuple[int, int] | None = None, progress: Display | None = None
+) -> RunOutcome:
+    """Run what is missing of a study and write its results.
+
+    Args:
+        fresh: discard what is stored and do everything again.
+        shard: (i, n), i from 1 to n: do the tasks i, i + n, i + 2 n, .. only. Whichever shard finds everything done
+            writes the results.
+        progress: shows how far it is; default: a bar on a terminal, plain lines elsewhere, on standard error.
+    Raises:
+        InputError: the data, the windows, a feature or a loss do not fit; StorageError: the disk refuses.
+    """
+    began = time.monotonic()
+    _check_shard(shard)
+    prepared = prepare(study)
+    if not fresh and (known := finished(prepared)) is not None:
+        return _outcome(prepared, known, began, complete=True)
+    store = prepared.store
+    forecasts = check(prepared)  # before anything is written: wrong input leaves no file behind
+    store.create()
+    store.clean()
+    if fresh:
+        store.discard_all()
+    chosen = [item for number, item in enumerate(prepared.items) if shard is None or number % shard[1] == shard[0] - 1]
+    seconds = learned_seconds(prepared)
+    missing = [replace(item, seconds=seconds[item.key]) for item in chosen if not store.is_done(item.key)]
+    _log(prepared, "run_started", tasks=len(prepared.items), missing=len(missing), shard=shard, fresh=fresh)
+    meter = Meter(
+        [(item.key, item.task.model, item.seconds) for item in missing],
+        workers=min(prepared.workers, max(1, len(missing))),
+        opening=OPENING_SECONDS[study.execution.backend] if missing else 0.0,
+        closing=CLOSING_SECONDS + CLOSING_SECONDS_PER_FORECAST * forecasts,
+    )
+    show = progress if progress is not None else progress_module.automatic()
+    try:
+        with show(meter, study.name):
+            stopped = _do(prepared, missing, meter)
+            state = _state(prepared)
+            if stopped or state.open:
+                meter.finish()
+                results = _unfinished(prepared, state, stopped, shard)
+            else:
+                meter.close()
+                results = finish(prepared, state.failures, seconds=time.monotonic() - began)
+                meter.finish()
+    except BaseException as error:
+        _log(prepared, "run_interrupted", error=type(error).__name__)
+        raise
+    finally:
+        store.clean()  # what killed workers were writing
+    complete = not stopped and not state.open
+    outcome = _outcome(prepared, results, began, complete=complete)
+    counts = {"done": outcome.done, "failed": len(outcome.failures), "seconds": outcome.seconds}
+    _log(prepared, "run_ended", **counts, complete=complete, headline=outcome.headline)
+    return outcome
+
+
+def check(prepared: Prepared) -> int:
+    """Find now what would otherwise fail in every task or only after hours of them; returns the number of forecasts.
+
+    Raises:
+        InputError: a feature sees the future, no row can be forecast or scored, a loss does not fit the target.
+    """
+    experiment, evaluate = prepared.experiment, prepared.study.evaluate
+    rows = np.concatenate(experiment.test_rows)
+    labels = experiment.design.labels[rows]
+    known = np.isfinite(labels)
+    if not known.any():
+        raise InputError(
+            f"no forecast can be scored, the panel ends before the first outcome is known (horizons "
+            f"{list(experiment.target.horizons)}); use a smaller walk_forward.train.size or more data."
+        )
+    for loss in losses_named(evaluate.losses):
+        bad = known & (labels <= 0) if loss.positive else np.zeros_like(known)
+        if bad.any():
+            raise InputError(
+                f"evaluate.losses has {loss.name}, which needs a positive target, but {int(bad.sum())} outcomes of "
+                f"{experiment.target.column!r} are zero or negative, the lowest {labels[bad].min():g}; "
+                f"take {loss.name} out of evaluate.losses, or choose a positive target."
+            )
+    check_causality(prepared.panel, experiment.target, experiment.features, experiment.folds)
+    return int(labels.size * sum(len(entry.runs) for entry in experiment.models.values()))
+
+
+@dataclass(frozen=True)
+class _State:
+    """How the tasks of the whole study stand on disk."""
+
+    done: int
+    failures: list[dict[str, Any]]
+    open: int
+
+
+def _do(prepared: Prepared, missing: list[Item], meter: Meter) -> bool:
+    """Do the tasks; returns whether one failed and `on_error: stop` ended it."""
+    tasks = {item.key: item.task for item in missing}
+    run = executor(prepared.study.execution.backend)
+    with _work(prepared, bool(missing)) as work, closing(run(work, missing, prepared.workers)) as events:
+        for event in events:
+            task = tasks[event.key]
+            if event.kind == "started":
+                meter.start(event.key)
+                continue
+            meter.end(event.key)
+            if event.kind == "done":
+                _log(prepared, "task_done", key=event.key, task=label_of(task), seconds=event.seconds)
+                continue
+            failure = {
+                "model": task.model,
+                "seed": task.seed,
+                "folds": list(task.folds),
+                "error": event.error,
+                "traceback": event.traceback,
+            }
+            prepared.store.write_failure(event.key, failure)
+            _log(prepared, "task_failed", key=event.key, task=label_of(task), error=event.error)
+            if prepared.study.execution.on_error == "stop":
+                return True
+    return False
+
+
+@contextmanager
+def _work(prepared: Prepared, needed: bool) -> Iterator[Work]:
+    """The work in the form that the backend needs; the panel file for other processes goes when they are done."""
+    if prepared.study.execution.backend == "inline" or not needed:
+        yield HereWork(prepared.experiment, prepared.store)
+        return
+    folder = temporary(prepared.directory, "panel")
+    try:
+        with storage(folder):
+            folder.mkdir()
+        write_panel_file(prepared.panel.frame, folder / "panel.arrow")
+        directory = prepared.directory.absolute()
+        panel_file, notes = folder.absolute() / "panel.arrow", dict(prepared.panel.notes)
+        yield StudyWork(prepared.study, panel_file, notes, directory, code_version())
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _state(prepared: Prepared) -> _State:
+    store, failures, done = prepared.store, [], 0
+    for item in prepared.items:
+        if store.is_done(item.key):
+            done += 1
+        elif (failure := store.failure(item.key)) is not None:
+            failures.append(failure)
+    return _State(done, failures, len(prepared.items) - done - len(failures))
+
+
+def _unfinished(prepared: Prepared, state: _State, stopped: bool, shard: tuple[int, int] | None) -> Results:
+    total = len(prepared.items)
+    if stopped:
+        failure = state.failures[0]
+        why = f"{failure['model']}: {failure['error']}"
+        headline = f"Stopped at the first failure ({why}); {state.done} of {total} tasks are done."
+    else:
+        part = f"Shard {shard[0]} of {shard[1]} is done; " if shard is not None else ""
+        headline = f"{part}{state.done} of {total} tasks are done, {state.open} are still open."
+    return Results(headline, (), pl.DataFrame(schema=SCHEMA), state.failures)
+
+
+def _outcome(prepared: Prepared, results: Results, began: float, *, complete: bool) -> RunOutcome:
+    total = len(prepared.items)
+    done = sum((prepared.store.tasks / item.key / "done").is_file() for item in prepared.items)
+    return RunOutcome(
+        directory=prepared.directory,
+        headline=results.headline,
+        paragraphs=results.paragraphs,
+        leaderboard=results.leaderboard,
+        failures=results.failures,
+        done=done,
+        total=total,
+        seconds=time.monotonic() - began,
+        complete=complete,
+    )
+
+
+def _check_shard(shard: tuple[int, int] | None) -> None:
+    if shard is not None and not 1 <= shard[0] <= shard[1]:
+        raise InputError(f"the shard is out of range, {shard[0]} of {shard[1]}; count shards from 1 to n.")
+
+
+def _log(prepared: Prepared, event: str, **facts: Any) -> None:
+    append_line(prepared.directory / "log.jsonl", {"time": now(), "event": event, **facts})

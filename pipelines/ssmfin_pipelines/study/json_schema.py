@@ -1,0 +1,90 @@
+"""Owns the JSON Schema of a study file, in which every kind of model and feature shows its own parameters."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from ssmfin.features.spec import KINDS as FEATURE_KINDS
+from ssmfin.models.registry import KINDS, forecaster_class
+from ssmfin_pipelines.study.entries import EXTERNAL
+from ssmfin_pipelines.study.names import NAME_PATTERN
+from ssmfin_pipelines.study.schema import Study
+
+
+def study_schema() -> dict[str, Any]:
+    """JSON Schema (2020-12) of a study file."""
+    forecasters: dict[str, type[BaseModel]] = {kind: forecaster_class(kind) for kind in KINDS}
+    classes: list[type[BaseModel]] = [Study, *forecasters.values(), *FEATURE_KINDS.values()]
+    references, shared = models_json_schema([(cls, "validation") for cls in classes])
+    definitions = shared["$defs"]
+
+    def resolve(cls: type[BaseModel]) -> dict[str, Any]:
+        name = references[(cls, "validation")]["$ref"].rpartition("/")[2]
+        return copy.deepcopy(definitions[name])
+
+    study = resolve(Study)
+    own = copy.deepcopy(definitions["StudyModel"]["properties"])
+    entries = {kind: _model_entry(kind, resolve(cls), own, cls) for kind, cls in forecasters.items()}
+    features = {kind: _feature_entry(kind, resolve(cls)) for kind, cls in FEATURE_KINDS.items()}
+    external = {
+        "title": "package.module:Class",
+        "description": "A class of your own; only with --allow-imports.",
+        "type": "object",
+        "properties": {**own, "kind": {"type": "string", "pattern": f"^{EXTERNAL.pattern}$"}},
+        "required": ["kind"],
+        "additionalProperties": True,
+    }
+    for name in ("StudyModel", *(references[(cls, "validation")]["$ref"].rpartition("/")[2] for cls in classes)):
+        definitions.pop(name, None)
+    definitions |= {f"model_{kind}": entry for kind, entry in entries.items()}
+    definitions |= {f"feature_{kind}": entry for kind, entry in features.items()}
+    definitions["model_external"] = external
+    any_model = {"anyOf": [{"$ref": f"#/$defs/model_{kind}"} for kind in [*entries, "external"]]}
+    any_feature = {"anyOf": [{"$ref": f"#/$defs/feature_{kind}"} for kind in features]}
+    properties = study["properties"]
+    _named(properties["features"], any_feature)
+    _named(properties["models"], any_model)
+    _named(properties["benchmarks"], any_model)
+    properties["benchmarks"]["properties"] = {
+        kind: {"anyOf": [{**entry, "required": []}, {"type": "null"}]} for kind, entry in entries.items()
+    }
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "ssmfin study",
+        **{key: value for key, value in study.items() if key != "title"},
+        "$defs": definitions,
+    }
+
+
+def _named(field: dict[str, Any], entry: dict[str, Any]) -> None:
+    field.pop("default", None)
+    field.pop("patternProperties", None)
+    field |= {"type": "object", "propertyNames": {"pattern": NAME_PATTERN}, "additionalProperties": entry}
+
+
+def _model_entry(kind: str, parameters: dict[str, Any], own: dict[str, Any], cls: Any) -> dict[str, Any]:
+    properties = {**own, "kind": {"const": kind, "description": cls.summary}, **parameters.get("properties", {})}
+    return {
+        "title": kind,
+        "description": cls.summary,
+        "type": "object",
+        "properties": properties,
+        "required": ["kind", *parameters.get("required", [])],
+        "additionalProperties": False,
+    }
+
+
+def _feature_entry(kind: str, parameters: dict[str, Any]) -> dict[str, Any]:
+    properties = {**parameters["properties"], "kind": {"const": kind}}
+    required = ["kind", *(name for name in parameters.get("required", []) if name != "kind")]
+    return {
+        "title": kind,
+        "type": "object",
+        "properties": properties,
+        "required": required,
+        "additionalProperties": False,
+    }

@@ -1,0 +1,261 @@
+"""The command line: quick to answer, results alone on standard output, and the right exit code."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from ssmfin import __version__
+from ssmfin_pipelines import cli
+from ssmfin_pipelines.cli import main
+from ssmfin_pipelines.study import read_study
+
+HEAVY = ("torch", "pandas", "polars", "lightgbm", "statsmodels", "sklearn", "scipy", "matplotlib", "arch", "numpy")
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+STUDY = """\
+name: small
+data:
+  source: {kind: csv, path: rv.csv}
+target: {column: rv, horizons: [1]}
+walk_forward: {train: {size: 60}, validation: {size: 10}, test: {size: 20}}
+execution: {backend: inline}
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A current folder with a study and its data."""
+    monkeypatch.chdir(tmp_path)
+    days = pl.date_range(pl.date(2020, 1, 1), pl.date(2020, 6, 1), eager=True)
+    values = [1.0 + (index * 37 % 23) / 10 for index in range(len(days))]
+    pl.DataFrame({"unique_id": ["a"] * len(days), "ds": days, "rv": values}).write_csv(tmp_path / "rv.csv")
+    (tmp_path / "study.yaml").write_text(STUDY)
+    return tmp_path
+
+
+def in_a_process(code: str, *arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    command = [sys.executable, "-c", code, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment, cwd=cwd, check=False)
+
+
+LOADED = """
+import sys
+from ssmfin_pipelines.cli import main
+code = main(sys.argv[1:])
+print("LOADED", *sorted(set(sys.modules)), file=sys.stderr)
+sys.exit(code)
+"""
+
+
+def modules_after(*arguments: str, cwd: Path | None = None) -> set[str]:
+    done = in_a_process(LOADED, *arguments, cwd=cwd)
+    assert done.returncode == 0, done.stderr
+    return set(done.stderr.partition("LOADED ")[2].split())
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["--version"], ["init", "--help"]])
+def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
+    assert not modules_after(*arguments) & set(HEAVY)
+
+
+def test_validate_imports_no_model_library(folder: Path) -> None:
+    loaded = modules_after("validate", "study.yaml", cwd=folder)
+    assert not loaded & {"torch", "lightgbm", "statsmodels", "sklearn", "scipy", "matplotlib", "arch", "pandas"}
+
+
+def test_help_and_validate_are_quick(folder: Path) -> None:
+    """Processor time of the faster of two: wall clock would measure what else the machine does."""
+    code = "import sys, time; from ssmfin_pipelines.cli import main; main(sys.argv[1:]); "
+    code += "print(time.process_time(), file=sys.stderr)"
+
+    def seconds(*arguments: str) -> float:
+        return min(float(in_a_process(code, *arguments, cwd=folder).stderr.split()[-1]) for _ in range(2))
+
+    assert seconds("--help") < 0.5
+    assert seconds("validate", "study.yaml") < 1.0
+
+
+def test_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"ssmfin {__version__}\n"
+
+
+def test_every_command_is_listed_and_has_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    listed = capsys.readouterr().out
+    for command in ("run", "plan", "validate", "features", "compare", "report", "schema", "models", "init", "doctor"):
+        assert re.search(rf"^  {command} ", listed, flags=re.MULTILINE)
+        assert main([command, "--help"]) == 0
+        assert "Usage: ssmfin " + command in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("arguments", [["frobnicate"], ["run"], ["run", "--nonsense"], ["validate", "a", "b"]])
+def test_wrong_usage_exits_with_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "Usage: ssmfin" in err
+
+
+def test_validate_says_so_and_shows_the_resolved_study(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["validate", "study.yaml"]) == 0
+    assert capsys.readouterr().out == "study.yaml is valid: 5 models (5 benchmarks).\n"
+    assert main(["validate", "study.yaml", "--show", "--set", "seed=11"]) == 0
+    (folder / "resolved.yaml").write_text(capsys.readouterr().out)
+    assert read_study("resolved.yaml") == read_study("study.yaml", ["seed=11"])
+
+
+def test_run_prints_the_verdict_and_leaves_a_run(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "study.yaml"]) == 0
+    assert "5 tasks" in capsys.readouterr().out
+    assert not (folder / "runs").exists()
+    assert main(["run", "study.yaml"]) == 0
+    out, err = capsys.readouterr()
+    assert "small: 100 %" in err
+    assert "small:" not in out
+    run = Path(re.search(r"^run: (.*)$", out, flags=re.MULTILINE).group(1))  # type: ignore[union-attr]
+    assert (run / "report.html").is_file()
+    for model in ("random_walk", "har", "log_har", "ridge", "lightgbm"):
+        assert re.search(rf"^{model} +\d", out, flags=re.MULTILINE)
+    predictions = (run / "predictions.parquet").read_bytes()
+    (run / "report.html").unlink()
+    assert main(["report", str(run)]) == 0
+    assert capsys.readouterr().out.strip() == str(run / "report.html")
+    assert (run / "report.html").is_file()
+    assert main(["run", "study.yaml", "--resume"]) == 0
+    assert (run / "predictions.parquet").read_bytes() == predictions
+    capsys.readouterr()
+    assert main(["run", "study.yaml", "--set", "walk_forward.refit=2"]) == 0
+    other = re.search(r"^run: (.*)$", capsys.readouterr().out, flags=re.MULTILINE).group(1)  # type: ignore[union-attr]
+    assert main(["compare", str(run), other]) == 0
+    assert "common rows" in capsys.readouterr().out
+
+
+OWN_MODEL = """
+from ssmfin.models.interface import Forecaster
+
+
+class Stubborn(Forecaster):
+    def fit(self, training, *, seed):
+        raise ArithmeticError("not today")
+"""
+
+
+def test_a_failed_task_gives_exit_code_1_and_is_named(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (folder / "stubborn_model.py").write_text(OWN_MODEL)
+    added = 'models={mine: {kind: "stubborn_model:Stubborn"}}'
+    assert main(["run", "study.yaml", "--allow-imports", "--set", added]) == 1
+    err = capsys.readouterr().err
+    assert "failed: mine seed 0" in err
+    assert "not today" in err
+
+
+def test_features_are_keyed_and_complete(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["features", "study.yaml", "-o", "out.parquet"]) == 0
+    frame = pl.read_parquet("out.parquet")
+    values = pl.read_csv("rv.csv", try_parse_dates=True)
+    assert frame.columns[:2] == ["unique_id", "ds"]
+    assert frame.select("unique_id", "ds").equals(values.select("unique_id", "ds"))
+    lag = frame[next(name for name in frame.columns if name.endswith("lag_1"))]
+    assert (lag.exp() - values["rv"]).abs().max() < 1e-12  # type: ignore[operator]
+    assert "out.parquet" in capsys.readouterr().out
+    assert not [path for path in folder.iterdir() if path.name.startswith(".")]
+    assert main(["features", "study.yaml", "-o", "out.parquet", "--force"]) == 0
+
+
+def test_features_leave_no_half_file_when_writing_fails(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(self: pl.DataFrame, target: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "out.parquet")
+
+    monkeypatch.setattr(pl.DataFrame, "write_parquet", full)
+    assert main(["features", "study.yaml", "-o", "out.parquet"]) == 1
+    out, err = capsys.readouterr()
+    assert (out, "no space left on device" in err, "free some space" in err) == ("", True, True)
+    assert sorted(path.name for path in folder.iterdir()) == ["rv.csv", "study.yaml"]
+
+
+def test_an_interruption_exits_with_130_in_silence(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ssmfin_pipelines.commands.validate.open_study", interrupted)
+    assert main(["validate", "study.yaml"]) == 130
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_a_closed_pipe_is_no_error_worth_a_traceback(folder: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    command = f"{sys.executable} -m ssmfin_pipelines.cli schema | true"
+    done = subprocess.run(
+        command, shell=True, capture_output=True, text=True, timeout=60, env=environment, cwd=folder, check=False
+    )
+    assert "Traceback" not in done.stderr
+    assert "Exception ignored" not in done.stderr
+
+
+def test_system_errors_say_what_to_do() -> None:
+    text = cli._system_error(PermissionError(errno.EACCES, "Permission denied", "/locked/run"))
+    assert (
+        text
+        == "/locked/run cannot be read or written, permission denied; check its permissions, or choose another path."
+    )
+
+
+def test_models_lists_every_kind_with_its_parameters(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models", "--json"]) == 0
+    found = {entry["kind"]: entry for entry in json.loads(capsys.readouterr().out)}
+    assert {"random_walk", "har", "log_har", "ridge", "lightgbm", "ewma", "garch", "s4d", "har_lags"} <= set(found)
+    assert {kind for kind, entry in found.items() if entry["benchmark"]} == {
+        "random_walk", "har", "log_har", "ridge", "lightgbm",
+    }  # fmt: skip
+    assert all(entry["summary"] for entry in found.values())
+    context = next(item for item in found["s4d"]["parameters"] if item["name"] == "context")
+    assert context["default"] == 128
+    assert context["description"]
+    assert main(["models", "s4d"]) == 0
+    assert "context = 128" in capsys.readouterr().out
+
+
+def test_doctor_reports_versions_and_leaves_nothing(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = sorted(folder.iterdir())
+    assert main(["doctor"]) == 0
+    out = capsys.readouterr().out
+    for word in ("ssmfin", "python", "cores", "torch", "gpu", "output", "can be written", "all is well"):
+        assert word in out
+    assert sorted(folder.iterdir()) == before
+
+
+def test_doctor_notices_where_nothing_can_be_written(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", "--output", "rv.csv/runs"]) == 1
+    assert "rv.csv is a file" in capsys.readouterr().err
+
+
+def test_init_writes_a_study_that_validates(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["init", "rv.csv", "-o", "new.yaml"]) == 0
+    assert capsys.readouterr().out == "new.yaml\n"
+    assert main(["validate", "new.yaml", "--data"]) == 0
+    written = Path("new.yaml").read_text()
+    Path("new.yaml").write_text("mine")
+    assert main(["init", "rv.csv", "-o", "new.yaml", "--force"]) == 0
+    assert Path("new.yaml").read_text() == written
+
+
+@pytest.mark.parametrize("config", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_the_shipped_studies_are_valid(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["validate", str(config)]) == 0
