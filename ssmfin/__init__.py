@@ -31,7 +31,7 @@ _HOMES = {
     "ssmfin.result": ["Result", "evaluate"],
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
-__all__ = sorted([*_HOME_OF, "__version__"])  # noqa: PLE0605
+__all__ = sorted([*_HOME_OF, "__version__"])
 
 if TYPE_CHECKING:
     from ssmfin.data.loading import DataSpec, load_panel

@@ -150,6 +150,7 @@ class Result:
                 "last": str(panel.dates[-1])[:10],
                 **panel.notes,
                 "ids never forecast": skipped_ids(experiment),
+                "models left out": dict(experiment.left_out),
             },
             study_yaml=self.study_yaml,
             reproduce=self.reproduce,
@@ -255,9 +256,11 @@ def evaluate(
         models: name -> forecaster, or a `ModelEntry` that adds features, seeds and refits.
         panel: long, with `unique_id` and `ds`. target: a column (log, mean over t+1..t+h for `folds.horizons`), or a
             `Target` that says more. features: name -> spec; default: HAR lags of the target.
-        benchmarks: further or tuned benchmarks by name. losses, reference, mcs_size: as in `Scoring`. seed: of the study.
+        benchmarks: further or tuned benchmarks by name. losses, reference, mcs_size: as in `Scoring`. seed: of the
+            study.
     Returns:
-        `result.verdict`, `result.leaderboard`, `result.predictions`, `result.report("file.html")`. A model that raises is
+        `result.verdict`, `result.leaderboard`, `result.predictions`, `result.report("file.html")`. A model that
+        raises is
         recorded in `result.failures`; the others go on.
     Raises:
         InputError: the panel, the target, the windows or a name is wrong, or a feature sees the future.
@@ -273,13 +276,16 @@ def evaluate(
     }
     clash = sorted(set(models) & ({*BENCHMARKS} | set(benchmarks or {})))
     if clash:
-        raise InputError(f"model name {clash[0]!r} is the name of a benchmark; choose another, or tune it under benchmarks=.")
-    experiment = Experiment(
-        panel=as_panel(panel),
-        target=target,
-        walk_forward=folds,
-        features=features or {"har": HarLagsSpec()},
-        models=entries,
+        raise InputError(
+            f"model name {clash[0]!r} is the name of a benchmark; choose another, or tune it under benchmarks=."
+        )
+    experiment = Experiment.of(
+        as_panel(panel),
+        target,
+        folds,
+        features or {"har": HarLagsSpec()},
+        entries,
+        reference=reference,
         seed=seed,
     )
     check_causality(experiment.panel, target, experiment.features, experiment.folds)

@@ -58,7 +58,9 @@ def check_causality(panel: Panel, target: Target, features: Mapping[str, Feature
             row = panel.frame.filter(pl.Series(past)).row(i, named=True)
             column = transformer.get_feature_names_out()[j]
             raise InputError(
-                f"feature {name!r} sees the future, column {column!r} at ({row['unique_id']}, {row['ds']}) changes from "
-                f"{values[0][i, j]} to {values[1][i, j]} when values after {cutoff} change ({int((~same).sum())} values move); "
+                f"feature {name!r} sees the future, column {column!r} at ({row['unique_id']}, {row['ds']}) "
+                "changes from "
+                f"{values[0][i, j]} to {values[1][i, j]} when values after {cutoff} change ({int((~same).sum())} "
+                "values move); "
                 f"use a filtered (one-sided) feature, learned in the training window only."
             )

@@ -6,6 +6,7 @@ touches the panel.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -30,7 +31,8 @@ def check_target(panel: Panel, target: Target) -> None:
     """
     if target.column not in panel.value_columns:
         raise InputError(
-            f"target.column is {target.column!r}, which the panel does not have; {nearest(target.column, panel.value_columns)}."
+            f"target.column is {target.column!r}, which the panel does not have; "
+            f"{nearest(target.column, panel.value_columns)}."
         )
     values = panel_column(panel, target.column)
     bad = ~np.isfinite(values) | (values <= 0 if target.transform == "log" else False)
@@ -39,7 +41,8 @@ def check_target(panel: Panel, target: Target) -> None:
         raise InputError(
             f"target column {target.column!r} has {int(bad.sum())} values that are not finite"
             f"{' and positive, as target.transform: log needs' if target.transform == 'log' else ''}, the first "
-            f"{row[target.column]} at ({row['unique_id']}, {row['ds']}); repair them, drop them with data.on_breach: drop, "
+            f"{row[target.column]} at ({row['unique_id']}, {row['ds']}); repair them, drop them with "
+            "data.on_breach: drop, "
             f"or use target.transform: none."
         )
 
@@ -112,7 +115,7 @@ def _known_rows(panel: Panel, starts: np.ndarray) -> np.ndarray | None:
     if (known <= origin).all():
         return None
     out = np.empty(len(origin), dtype=np.int64)
-    for first, last in zip(starts[:-1], starts[1:], strict=True):
+    for first, last in itertools.pairwise(starts):
         inside = np.searchsorted(known[first:last], origin[first:last], side="right") - 1
         out[first:last] = np.where(inside >= 0, first + inside, -1)
     return out
@@ -128,7 +131,7 @@ def _known_dates(panel: Panel, date_index: np.ndarray) -> np.ndarray:
 def _as_of(values: np.ndarray, known_row: np.ndarray | None) -> np.ndarray:
     if known_row is None:
         return values
-    out = values[known_row]
+    out: np.ndarray = values[known_row]
     out[known_row < 0] = np.nan
     return out
 

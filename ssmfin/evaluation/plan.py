@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 
 from ssmfin.evaluation.design import label_dates
-from ssmfin.evaluation.splits import Fold, WalkForward
+from ssmfin.evaluation.splits import WalkForward
 from ssmfin.evaluation.walk_forward import Experiment
 
 __all__ = ["experiment_plan", "fold_table", "label_dates"]
@@ -87,12 +87,12 @@ def skipped_ids(experiment: Experiment) -> dict[str, str]:
     design = experiment.design
     tested = {int(k) for rows in experiment.test_rows for k in np.unique(design.id_index[rows])}
     required = experiment.walk_forward.train.required_rows
+    counts = np.diff(design.starts)
     return {
-        name: f"never has {required} complete training rows in a window ({int(np.sum(design.id_index == k))} rows in all)"
+        name: f"never has {required} complete training rows in a window ({int(counts[k])} rows in all)"
         for k, name in enumerate(design.ids)
         if k not in tested
     }
-
 
 
 def _moments(values: list[np.datetime64 | None], dtype: pl.DataType | type[pl.DataType]) -> pl.Series:

@@ -93,7 +93,8 @@ class WalkForward(_Config):
     """Walk-forward splits by dates, purged by label dates.
 
     Args (sizes in dates; `train`, `validation` and `test` also take a bare number):
-        train: window kind, size and least rows an id must have. validation: tail for early stopping. test: origins a fold.
+        train: window kind, size and least rows an id must have. validation: tail for early stopping. test: origins a
+            fold.
         horizons: rows ahead, only needed for `plan` and `evaluate` in Python (a study file has them under `target`).
         embargo: further dates that must lie between the last training label and the cutoff.
         refit: fit on every k-th fold, reuse the fitted model in between. start: first cutoff is on or after this date.
@@ -129,18 +130,21 @@ class WalkForward(_Config):
         longest = max(horizons)
         if self.horizons is not None and tuple(self.horizons) != tuple(horizons):
             raise InputError(
-                f"walk_forward.horizons is {list(self.horizons)}, but the target has {list(horizons)}; leave one of them out."
+                f"walk_forward.horizons is {list(self.horizons)}, but the target has {list(horizons)}; leave one "
+                "of them out."
             )
         if self.validation.size < longest + self.embargo + 1:
             raise InputError(
                 f"walk_forward.validation.size is {self.validation.size}, too short for horizon {longest}"
-                f"{f' and embargo {self.embargo}' if self.embargo else ''}: after the purge it has no origin with a known "
+                f"{f' and embargo {self.embargo}' if self.embargo else ''}: after the purge it has no origin with "
+                "a known "
                 f"label; use at least {longest + self.embargo + 1}."
             )
         needed = self.validation.size + longest + self.embargo + 2
         if self.train.size < needed:
             raise InputError(
-                f"walk_forward.train.size is {self.train.size}, too short for a validation tail of {self.validation.size} "
+                f"walk_forward.train.size is {self.train.size}, too short for a validation tail of "
+                f"{self.validation.size} "
                 f"and horizon {longest}; use at least {needed}, or a shorter tail."
             )
 
@@ -160,11 +164,13 @@ class WalkForward(_Config):
             position = int(np.searchsorted(dates, np.datetime64(self.start)))
             if position == count:
                 raise InputError(
-                    f"walk_forward.start is {self.start}, after the last date of the panel ({_day(dates[-1])}); use an earlier one."
+                    f"walk_forward.start is {self.start}, after the last date of the panel ({_day(dates[-1])}); "
+                    "use an earlier one."
                 )
             if position < first:
                 raise InputError(
-                    f"walk_forward.start is {self.start}, before the first training window of {size} dates is complete; "
+                    f"walk_forward.start is {self.start}, before the first training window of {size} dates is "
+                    "complete; "
                     f"use {_day(dates[first])} or later, or a smaller walk_forward.train.size."
                 )
             first = position

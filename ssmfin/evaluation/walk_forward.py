@@ -18,9 +18,10 @@ import polars as pl
 
 from ssmfin.data.panel import Panel
 from ssmfin.errors import InputError, nearest
-from ssmfin.evaluation.design import build_design, cut
+from ssmfin.evaluation.design import build_design, check_target, cut
 from ssmfin.evaluation.splits import Fold, WalkForward
 from ssmfin.features.spec import FeatureSpec
+from ssmfin.features.transformer import panel_column
 from ssmfin.models.interface import Design, Forecaster, Target, TrainingSet, WalkForecaster, Window
 
 PREDICTION_SCHEMA: dict[str, Any] = {
@@ -92,6 +93,38 @@ class Experiment:
     features: Mapping[str, FeatureSpec]
     models: Mapping[str, ModelEntry]
     seed: int = 0
+    left_out: Mapping[str, str] = field(default_factory=dict)  # model -> why it has no meaning for this target
+
+    @classmethod
+    def of(
+        cls,
+        panel: Panel,
+        target: Target,
+        walk_forward: WalkForward,
+        features: Mapping[str, FeatureSpec],
+        models: Mapping[str, ModelEntry],
+        *,
+        reference: str,
+        seed: int = 0,
+    ) -> Experiment:
+        """An experiment without the models that have no meaning for its target (log-HAR of a return).
+
+        Raises:
+            InputError: the target is wrong, or the reference is one of the models left out.
+        """
+        check_target(panel, target)
+        least = float(panel_column(panel, target.column).min())
+        left_out = {
+            name: f"needs a positive target; the least {target.column} is {least:g}"
+            for name, entry in models.items()
+            if entry.forecaster.positive_target and least <= 0
+        }
+        if reference in left_out:
+            raise InputError(
+                f"evaluate.reference is {reference!r}, which {left_out[reference]}; use another reference, such as 'har'."
+            )
+        kept = {name: entry for name, entry in models.items() if name not in left_out}
+        return cls(panel, target, walk_forward, features, kept, seed, left_out)
 
     @cached_property
     def folds(self) -> list[Fold]:
@@ -208,7 +241,10 @@ class Experiment:
         wanted = tuple(self.features) if entry.features is None else entry.features
         for name in wanted:
             if name not in self.features:
-                raise InputError(f"model {model!r} wants feature {name!r}, which the study does not define; {nearest(name, self.features)}.")
+                raise InputError(
+                    f"model {model!r} wants feature {name!r}, which the study does not define; "
+                    f"{nearest(name, self.features)}."
+                )
         design = self.design
         if window is not None and any(self.features[name].fitted for name in wanted):
             learned = build_design(
@@ -220,8 +256,10 @@ class Experiment:
             if len(lost):
                 row = self.panel.frame.row(int(lost[0]), named=True)
                 raise RuntimeError(
-                    f"features of model {model!r} are missing in {len(lost)} rows that other models forecast from, the first "
-                    f"({row['unique_id']}, {row['ds']}): a feature that learns must be defined wherever it was at first."
+                    f"features of model {model!r} are missing in {len(lost)} rows that other models forecast "
+                    "from, the first "
+                    f"({row['unique_id']}, {row['ds']}): a feature that learns must be defined wherever it was at "
+                    "first."
                 )
         chosen = [i for i, name in enumerate(design.feature_names) if name.split("__")[0] in wanted]
         if len(chosen) == len(design.feature_names):
@@ -309,7 +347,9 @@ def _frames(
 def _check_forecasts(experiment: Experiment, task: Task, rows: np.ndarray, y_hat: np.ndarray) -> None:
     expected = (len(rows), len(experiment.target.horizons))
     if y_hat.shape != expected:
-        raise RuntimeError(f"model {task.model!r} gave forecasts of shape {y_hat.shape}, not (rows, horizons) = {expected}.")
+        raise RuntimeError(
+            f"model {task.model!r} gave forecasts of shape {y_hat.shape}, not (rows, horizons) = {expected}."
+        )
     bad = ~np.isfinite(y_hat)
     if bad.any():
         i, j = (int(x) for x in np.argwhere(bad)[0])

@@ -62,7 +62,8 @@ class HarLagsSpec(FeatureSpec):
 
 
 class ColumnsSpec(FeatureSpec):
-    """`{kind: columns, columns: [vix__close], transform: log}`: columns of the panel as they are known at the origin."""
+    """`{kind: columns, columns: [vix__close], transform: log}`: columns of the panel as they are known at the
+    origin."""
 
     summary: ClassVar[str] = "columns of the panel itself, exogenous ones included"
 

@@ -28,7 +28,8 @@ class PanelTransformer(TransformerMixin, BaseEstimator, auto_wrap_output_keys=No
 
     Subclasses give `get_feature_names_out` and `_columns(panel, starts) -> (R, F)`, and `_learn(panel, starts)` if they
     learn. A frame goes in (a `Panel`, polars or pandas, long with `unique_id` and `ds`); a frame of the same kind comes
-    out, keyed by `unique_id` and `ds`, one row per input row, sorted by both. `set_output(transform=...)` overrides the kind.
+    out, keyed by `unique_id` and `ds`, one row per input row, sorted by both. `set_output(transform=...)` overrides
+    the kind.
     """
 
     _output: Literal["default", "polars", "pandas"] = "default"

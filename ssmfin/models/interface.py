@@ -45,8 +45,8 @@ class Target:
         if self.transform == "none":
             return mu
         if self.bias_correction == "none":
-            return np.exp(mu)
-        return np.exp(mu + 0.5 * np.asarray(residual_variance))
+            return np.asarray(np.exp(mu))
+        return np.asarray(np.exp(mu + 0.5 * np.asarray(residual_variance)))
 
 
 @dataclass(frozen=True)
@@ -58,12 +58,14 @@ class Design:
         id_index, date_index: (R,) int64, positions in `ids` and `dates`.
         starts: (K + 1,) int64, the rows of id k are starts[k]:starts[k + 1].
         observed: (R,) the newest value of the target column known at the origin, original scale.
-        lag_means: (R, 3) means of the target column over the last 1, 5, 22 known rows, original scale; NaN at the start.
+        lag_means: (R, 3) means of the target column over the last 1, 5, 22 known rows, original scale; NaN at the
+            start.
         features: (R, F) the study's features (already on the scale that their transformer chose), NaN where undefined.
         feature_names: (F,).
         labels: (R, H) aggregate of the target over the next h rows of the id, original scale; NaN if unknown.
         label_known: (R, H) int64 index of the date at which the label is known; T where never.
-        columns: other numeric value columns of the panel (`close`, `log_return`, ...), (R,) each, as known at the origin.
+        columns: other numeric value columns of the panel (`close`, `log_return`, ...), (R,) each, as known at the
+            origin.
     """
 
     target: Target
@@ -94,7 +96,8 @@ class Design:
         """
         if self.usable is not None:
             return self.usable
-        return np.isfinite(self.features).all(axis=1) & np.isfinite(self.lag_means).all(axis=1)
+        complete: np.ndarray = np.isfinite(self.features).all(axis=1) & np.isfinite(self.lag_means).all(axis=1)
+        return complete
 
     def rows_of(self, k: int) -> slice:
         return slice(int(self.starts[k]), int(self.starts[k + 1]))
@@ -194,6 +197,7 @@ class Forecaster(BaseModel, ABC):
     summary: ClassVar[str] = ""
     uses_features: ClassVar[bool] = True  # False: only lag_means, observed, columns
     stochastic: ClassVar[bool] = False  # True: run once per seed
+    positive_target: ClassVar[bool] = False  # True: has no meaning for a target that is zero or negative somewhere
     fits_per_task: ClassVar[int] = 1  # how many refits share a task of the store
     seconds_per_fit: ClassVar[float] = 0.1
 
@@ -221,4 +225,3 @@ class WalkForecaster(Forecaster):
     @abstractmethod
     def walk(self, design: Design, windows: list[Window]) -> tuple[list[FloatArray], dict[str, Any]]:
         """Forecasts (n, H) for the test rows of every window, and notes over all of them."""
-

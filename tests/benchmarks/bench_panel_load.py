@@ -32,7 +32,8 @@ panel.fingerprint()
 hashed = time.perf_counter()
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20 / (1024 if sys.platform == "darwin" else 1)
 print(json.dumps({"rows": panel.frame.height, "ids": len(panel.ids), "import_s": imported - started,
-                  "load_s": loaded - imported, "features_s": featured - loaded, "fingerprint_s": hashed - featured, "peak_gib": peak}))
+                  "load_s": loaded - imported,
+                  "features_s": featured - loaded, "fingerprint_s": hashed - featured, "peak_gib": peak}))
 """
 
 
@@ -82,7 +83,8 @@ def main() -> None:
     print(
         f"{result['rows']:,.0f} rows, {result['ids']} ids: load and check {result['load_s']:.2f} s, "
         f"HAR features {result['features_s']:.2f} s (with the import of scikit-learn), "
-        f"fingerprint {result['fingerprint_s']:.2f} s, peak {result['peak_gib']:.2f} GiB (imports {result['import_s']:.2f} s)"
+        f"fingerprint {result['fingerprint_s']:.2f} s, peak {result['peak_gib']:.2f} GiB (imports "
+        f"{result['import_s']:.2f} s)"
     )
 
 

@@ -156,12 +156,13 @@ class Study(_Section):
         """What fixes every forecast of the study, over `panel`."""
         from ssmfin.evaluation.walk_forward import Experiment
 
-        return Experiment(
-            panel=panel,
-            target=self.target.target(),
-            walk_forward=self.walk_forward,
-            features=dict(self.features),
-            models={name: entry.entry() for name, entry in self.entries.items()},
+        return Experiment.of(
+            panel,
+            self.target.target(),
+            self.walk_forward,
+            dict(self.features),
+            {name: entry.entry() for name, entry in self.entries.items()},
+            reference=self.evaluate.reference,
             seed=self.seed,
         )
 

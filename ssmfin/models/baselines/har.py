@@ -76,6 +76,7 @@ class LogHAR(WalkForecaster):
     kind: ClassVar[str] = "log_har"
     family: ClassVar[Literal["baseline"]] = "baseline"
     summary: ClassVar[str] = "HAR in logs with lognormal bias correction"
+    positive_target: ClassVar[bool] = True
     uses_features: ClassVar[bool] = False
     seconds_per_fit: ClassVar[float] = 0.0001
 

@@ -1,6 +1,7 @@
 """Labels end when they say, features are as of the origin, and a cut design holds nothing later than its date."""
 
 import datetime as dt
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -32,9 +33,12 @@ def test_windows_never_cross_the_border_of_an_id(lengths, window, how, seed):
     values = np.random.default_rng(seed).standard_normal(starts[-1])
     trailing = trailing_mean(values, starts, window)
     forward = forward_aggregate(values, starts, window, how)
-    for first, last in zip(starts[:-1], starts[1:], strict=True):
+    for first, last in itertools.pairwise(starts):
         for row in range(first, last):
-            behind, ahead = values[max(first, row - window + 1) : row + 1], values[row + 1 : min(last, row + 1 + window)]
+            behind, ahead = (
+                values[max(first, row - window + 1) : row + 1],
+                values[row + 1 : min(last, row + 1 + window)],
+            )
             assert np.isnan(trailing[row]) if len(behind) < window else np.isclose(trailing[row], behind.mean())
             expected = {"mean": np.mean, "sum": np.sum, "last": lambda x: x[-1]}[how]
             assert np.isnan(forward[row]) if len(ahead) < window else np.isclose(forward[row], expected(ahead))
@@ -77,7 +81,17 @@ def test_a_cut_design_is_the_design_of_a_panel_that_ends_there(panel):
         past, position = cut(design, last, labels_until=last)
         short = Panel(frame=panel.frame.filter(pl.col("ds") <= panel.dates[last].astype(object)), notes={})
         expected = build_design(short, TARGET, FEATURES)
-        for name in ("dates", "id_index", "date_index", "starts", "observed", "lag_means", "features", "labels", "label_known"):
+        for name in (
+            "dates",
+            "id_index",
+            "date_index",
+            "starts",
+            "observed",
+            "lag_means",
+            "features",
+            "labels",
+            "label_known",
+        ):
             np.testing.assert_array_equal(getattr(past, name), getattr(expected, name), err_msg=name)
         assert (position[design.date_index > last] == -1).all()
         np.testing.assert_array_equal(past.observed[position[position >= 0]], design.observed[position >= 0])

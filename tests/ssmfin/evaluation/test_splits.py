@@ -1,6 +1,7 @@
 """The folds over all options: the properties that DESIGN.md promises, and the messages of windows that cannot work."""
 
 import datetime as dt
+import itertools
 
 import numpy as np
 import pytest
@@ -43,7 +44,7 @@ def test_every_origin_from_the_first_cutoff_is_tested_exactly_once(case):
     first = walk.train.size - 1 if walk.start is None else int(np.searchsorted(dates, np.datetime64(walk.start)))
     assert tested == list(range(first, len(dates)))
     assert all(fold.test_start == fold.cutoff for fold in folds)
-    assert [b.cutoff - a.cutoff for a, b in zip(folds, folds[1:], strict=False)] == [walk.test.size] * (len(folds) - 1)
+    assert [b.cutoff - a.cutoff for a, b in itertools.pairwise(folds)] == [walk.test.size] * (len(folds) - 1)
 
 
 @settings(deadline=None, max_examples=300)

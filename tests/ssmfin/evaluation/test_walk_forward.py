@@ -1,6 +1,8 @@
-"""The one path by which forecasts are made: same rows for all, nothing from the future, results fixed by the task alone."""
+"""The one path by which forecasts are made: same rows for all, nothing from the future, results fixed by the task
+alone."""
 
 from dataclasses import replace
+from typing import ClassVar
 
 import numpy as np
 import polars as pl
@@ -159,13 +161,17 @@ def test_a_task_gives_the_same_bits_alone_and_among_others(panel):
     exp = experiment(panel, ["har", "lightgbm"])
     whole = forecasts(exp)
     again = experiment(panel, ["lightgbm", "har"])
-    parts = pl.concat([run_task(again, replace(t, fits=(f,), folds=())).predictions for t in again.tasks() for f in t.fits])
+    parts = pl.concat(
+        [run_task(again, replace(t, fits=(f,), folds=())).predictions for t in again.tasks() for f in t.fits]
+    )
     order = ["model", "unique_id", "ds", "horizon"]
     assert whole.sort(order).equals(parts.sort(order))
 
 
 def test_an_id_with_too_little_history_is_named_and_not_forecast(panel):
-    short = pl.concat([panel.frame, panel.frame.filter(pl.col("unique_id") == "id0").head(30).with_columns(unique_id=pl.lit("new"))])
+    short = pl.concat(
+        [panel.frame, panel.frame.filter(pl.col("unique_id") == "id0").head(30).with_columns(unique_id=pl.lit("new"))]
+    )
     exp = experiment(Panel(frame=short, notes={}), ["har"])
     assert set(skipped_ids(exp)) == {"new"}
     assert "new" not in forecasts(exp)["unique_id"].unique().to_list()
@@ -202,7 +208,7 @@ class Broken(Forecaster):
 
     def fit(self, training, *, seed):
         class Bad(Fitted):
-            notes = {}
+            notes: ClassVar = {}
 
             def predict(self, design, rows):
                 return np.full((len(rows), len(design.target.horizons)), np.nan)
@@ -212,7 +218,9 @@ class Broken(Forecaster):
 
 def test_a_forecast_that_is_not_finite_is_an_error_that_names_its_place(panel):
     exp = experiment(panel, ["har"], models={"bad": ModelEntry(Broken())})
-    with pytest.raises(RuntimeError, match=r"model 'bad' gave \d+ forecasts that are not finite, the first nan for id0 at"):
+    with pytest.raises(
+        RuntimeError, match=r"model 'bad' gave \d+ forecasts that are not finite, the first nan for id0 at"
+    ):
         run_task(exp, exp.tasks()[0])
 
 
@@ -234,7 +242,7 @@ class Spy(Forecaster):
             assert fit_known.max() <= design.date_index[training.validation[:, j]].min()
 
         class Zero(Fitted):
-            notes = {}
+            notes: ClassVar = {}
 
             def predict(self, seen, rows):
                 assert np.isnan(seen.labels).all()
@@ -256,3 +264,14 @@ def test_a_feature_that_the_study_lacks_is_refused_with_the_nearest_name(panel):
     exp = replace(exp, models={"ridge": replace(exp.models["ridge"], features=("hra",))})
     with pytest.raises(InputError, match="did you mean 'har'"):
         run_task(exp, exp.tasks()[0])
+
+
+def test_a_model_without_meaning_for_the_target_is_left_out_with_its_reason(panel):
+    target = Target(column="log_return", horizons=(1,), transform="none")
+    models = {kind: ModelEntry(forecaster_class(kind)()) for kind in ("har", "log_har")}
+    exp = Experiment.of(panel, target, WALK, {}, models, reference="har")
+    assert list(exp.models) == ["har"]
+    assert "needs a positive target" in exp.left_out["log_har"]
+    assert np.isfinite(forecasts(exp)["y_hat"].to_numpy()).all()
+    with pytest.raises(InputError, match="reference is 'log_har', which needs a positive target.*such as 'har'"):
+        Experiment.of(panel, target, WALK, {}, models, reference="log_har")
