@@ -17,6 +17,7 @@ _HOMES = {
     "ssmfin.data.range_variance": ["garman_klass", "parkinson", "rogers_satchell", "yang_zhang"],
     "ssmfin.features.columns": ["Columns"],
     "ssmfin.features.har": ["HarLags"],
+    "ssmfin.features.leverage": ["Leverage"],
     "ssmfin.models.interface": ["Forecaster", "Target"],
     "ssmfin.models.baselines.random_walk": ["RandomWalk"],
     "ssmfin.models.baselines.har": ["HAR", "LogHAR"],
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from ssmfin.evaluation.splits import WalkForward
     from ssmfin.features.columns import Columns
     from ssmfin.features.har import HarLags
+    from ssmfin.features.leverage import Leverage
     from ssmfin.models.baselines.boosted import LightGBM
     from ssmfin.models.baselines.ewma import EWMA
     from ssmfin.models.baselines.garch import GARCH

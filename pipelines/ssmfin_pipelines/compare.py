@@ -226,7 +226,7 @@ def _names(
             .sort(*ROW, "seed")
             for number in numbers
         ]
-        if all(frame.equals(frames[0]) for frame in frames[1:]):
+        if all(_agree(frames[0], frame) for frame in frames[1:]):
             names[numbers[0]][model] = model
             origins[model] = tuple((runs[number].label, model) for number in numbers)
             continue
@@ -235,6 +235,14 @@ def _names(
             names[number][model] = name
             origins[name] = ((runs[number].label, model),)
     return names, origins
+
+
+def _agree(a: pl.DataFrame, b: pl.DataFrame) -> bool:
+    """Whether two models forecast the same, to rounding; twins would make a confidence set meaningless."""
+    if not a.drop("y_hat").equals(b.drop("y_hat")):
+        return False
+    ours, theirs = a["y_hat"], b["y_hat"]
+    return bool(((ours - theirs).abs() <= ROUNDING * ours.abs()).all())
 
 
 def _reference(first: Run, reference: str, names: Mapping[str, str]) -> str:

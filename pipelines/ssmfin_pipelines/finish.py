@@ -15,9 +15,10 @@ from ssmfin.evaluation.leaderboard import SCHEMA, make_leaderboard
 from ssmfin.evaluation.plan import experiment_plan, skipped_ids
 from ssmfin.evaluation.verdict import make_verdict
 from ssmfin.evaluation.walk_forward import SORT_KEYS, merge_notes
+from ssmfin_pipelines.atomic import parquet_bytes, storage, write_atomically
 from ssmfin_pipelines.manifest import environment, now, read_manifest, write_manifest
 from ssmfin_pipelines.plan import Prepared, data_facts
-from ssmfin_pipelines.store import Mark, parquet_bytes, storage, write_atomically
+from ssmfin_pipelines.store import Mark
 
 RESULT_FILES = (
     "predictions.parquet",
@@ -73,6 +74,8 @@ def finish(prepared: Prepared, failures: list[dict[str, Any]], *, seconds: float
             return Results(str(error), (), pl.DataFrame(schema=SCHEMA), failures)
         raise
     verdict = make_verdict(board, families={name: facts["family"] for name, facts in models.items()})
+    left_out = dict(prepared.experiment.left_out)
+    paragraphs = (*verdict.paragraphs, *(f"{name} is left out: it {why}." for name, why in left_out.items()))
     write_atomically(directory / "leaderboard.parquet", parquet_bytes(board.pooled))
     write_atomically(directory / "leaderboard.csv", csv_bytes(board.pooled))
     write_atomically(directory / "leaderboard_by_id.parquet", parquet_bytes(board.by_id))
@@ -103,8 +106,9 @@ def finish(prepared: Prepared, failures: list[dict[str, Any]], *, seconds: float
             "workers": prepared.workers,
         },
         "models": models,
+        "left_out": left_out,
         "failures": failures,
-        "verdict": {"headline": verdict.headline, "paragraphs": list(verdict.paragraphs)},
+        "verdict": {"headline": verdict.headline, "paragraphs": list(paragraphs)},
     }
     if study.output.report == "html":
         _write_report(directory, facts)
@@ -112,7 +116,7 @@ def finish(prepared: Prepared, failures: list[dict[str, Any]], *, seconds: float
         with storage(directory):
             (directory / "report.html").unlink(missing_ok=True)
     write_manifest(directory, facts)
-    return Results(verdict.headline, tuple(verdict.paragraphs), board.pooled, failures)
+    return Results(verdict.headline, paragraphs, board.pooled, failures)
 
 
 def finished(prepared: Prepared) -> Results | None:

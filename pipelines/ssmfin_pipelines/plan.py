@@ -103,6 +103,7 @@ class Plan:
         models: model, family, features, seeds, refit, tasks, fits, cached (finished tasks), seconds (of one core, for
             what is not cached).
         data: rows, ids, first, last. `never_forecast`: id -> why it is not forecast in any fold.
+        left_out: model -> why it has no meaning for this target.
     """
 
     name: str
@@ -112,6 +113,7 @@ class Plan:
     models: pl.DataFrame
     data: dict[str, Any]
     never_forecast: dict[str, str]
+    left_out: dict[str, str]
 
     @property
     def tasks(self) -> int:
@@ -200,6 +202,7 @@ class Plan:
         out += text_table(head, rows, right={4, 5, 6, 7, 8})
         out.append("")
         out += [f"never forecast: {name}, {why}" for name, why in self.never_forecast.items()]
+        out += [f"left out: {name}, which {why}" for name, why in self.left_out.items()]
         left = self.tasks - self.cached
         workers = f"{self.workers} worker{'s' if self.workers != 1 else ''}"
         cost = f"{self.cached} done already; {left} to do, about {duration(self.seconds)} on {workers}"
@@ -247,6 +250,7 @@ def plan_study(study: Study) -> Plan:
         models=pl.DataFrame(rows),
         data=data_facts(panel),
         never_forecast=skipped_ids(experiment),
+        left_out=dict(experiment.left_out),
     )
 
 

@@ -22,6 +22,7 @@ from ssmfin.evaluation.causality import check_causality
 from ssmfin.evaluation.leaderboard import SCHEMA
 from ssmfin.evaluation.losses import losses_named
 from ssmfin_pipelines import progress as progress_module
+from ssmfin_pipelines.atomic import append_line, storage, temporary
 from ssmfin_pipelines.executors import Item, executor
 from ssmfin_pipelines.executors.contract import Work
 from ssmfin_pipelines.executors.study_work import HereWork, StudyWork, write_panel_file
@@ -30,7 +31,6 @@ from ssmfin_pipelines.keys import code_version
 from ssmfin_pipelines.manifest import now
 from ssmfin_pipelines.plan import Prepared, label_of, learned_seconds, prepare
 from ssmfin_pipelines.progress import Display, Meter, duration
-from ssmfin_pipelines.store import append_line, storage, temporary
 
 if TYPE_CHECKING:
     from ssmfin_pipelines.study import Study

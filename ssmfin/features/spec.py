@@ -77,7 +77,31 @@ class ColumnsSpec(FeatureSpec):
         return Columns(self.columns, scale=self.transform)
 
 
-KINDS: dict[str, type[FeatureSpec]] = {"har_lags": HarLagsSpec, "columns": ColumnsSpec}
+class LeverageSpec(FeatureSpec):
+    """`{kind: leverage, column: log_return}`: the negative part of mean returns over the last w rows."""
+
+    summary: ClassVar[str] = "negative part of mean returns over the last w rows (Corsi, Reno 2012)"
+
+    kind: Literal["leverage"] = "leverage"
+    column: str = Field("log_return", description="Return column, decimal (0.01 = 1 %).")
+    windows: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        (1, 5, 22), min_length=1, description="Window lengths in rows of the id's own calendar."
+    )
+
+    standardise: Literal["auto"] | bool = Field(
+        "auto",
+        description="Divide by the volatility of the same rows, taken from the target's column (a variance); "
+        "auto: where the target is modelled in logs.",
+    )
+
+    def transformer(self, *, column: str, log: bool) -> PanelTransformer:
+        from ssmfin.features.leverage import Leverage
+
+        standardise = log if self.standardise == "auto" else self.standardise
+        return Leverage(self.column, windows=self.windows, variance=column if standardise else None)
+
+
+KINDS: dict[str, type[FeatureSpec]] = {"har_lags": HarLagsSpec, "leverage": LeverageSpec, "columns": ColumnsSpec}
 
 
 def spec_class(kind: str) -> type[FeatureSpec]:

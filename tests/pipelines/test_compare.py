@@ -81,6 +81,14 @@ def test_models_that_clash_are_prefixed_and_those_that_agree_appear_once(first: 
     assert "common rows" in found.render()
 
 
+@pytest.mark.parametrize("factor, agrees", [(1 + 1e-12, True), (1 + 1e-6, False)])
+def test_models_that_differ_by_rounding_are_the_same_model(
+    factor: float, agrees: bool, first: Path, copied: Path
+) -> None:
+    change(copied, pl.col("y_hat") * factor)
+    assert ("har" in compare_runs([first, copied]).models) == agrees
+
+
 def test_only_common_horizons_are_compared(first: Path, other: Path) -> None:
     found = compare_runs([first, other])
     assert set(found.leaderboard["horizon"]) == {5}

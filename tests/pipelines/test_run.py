@@ -15,7 +15,8 @@ from ssmfin.errors import InputError
 from ssmfin.models.registry import BENCHMARKS
 from ssmfin_pipelines import finish as finish_module
 from ssmfin_pipelines import run as run_module
-from ssmfin_pipelines.store import PREFIX, StorageError
+from ssmfin_pipelines.atomic import PREFIX, StorageError
+from ssmfin_pipelines.plan import plan_study, prepare
 
 sys.path.insert(0, str(Path(__file__).parent / "executors"))
 
@@ -275,13 +276,24 @@ def test_a_loss_that_cannot_score_the_target_is_refused_before_the_work(tmp_path
     frame = pl.read_parquet(tmp_path / "panel.parquet")
     frame.with_columns(rv=pl.col("rv") - 1e-4).write_parquet(tmp_path / "panel.parquet")
     with pytest.raises(InputError, match=r"qlike, which needs a positive target.*take qlike out"):
-        run(make_study(tmp_path, target={"column": "rv", "horizons": [1, 5], "transform": "none"}, benchmarks={}))
+        run(make_study(tmp_path, target={"transform": "none"}, evaluate={"reference": "har"}))
     assert not (tmp_path / "runs").exists()
 
 
-def test_the_folder_depends_on_the_study_and_the_data_not_on_where_or_how(tmp_path: Path) -> None:
-    from ssmfin_pipelines.plan import prepare
+def test_a_benchmark_without_meaning_for_the_target_is_left_out_by_name(tmp_path: Path) -> None:
+    write_panel(tmp_path / "panel.parquet")
+    frame = pl.read_parquet(tmp_path / "panel.parquet")
+    frame.with_columns(rv=pl.col("rv") - 1e-4).write_parquet(tmp_path / "panel.parquet")
+    evaluate = {"reference": "har", "losses": ["mse"]}
+    study = make_study(tmp_path, target={"transform": "none"}, evaluate=evaluate)
+    outcome = run(study)
+    assert "log_har" not in set(outcome.leaderboard["model"])
+    assert any(paragraph.startswith("log_har is left out: it needs a positive") for paragraph in outcome.paragraphs)
+    assert run(study).paragraphs == outcome.paragraphs
+    assert "left out: log_har, which needs a positive target" in plan_study(study).render()
 
+
+def test_the_folder_depends_on_the_study_and_the_data_not_on_where_or_how(tmp_path: Path) -> None:
     base = prepare(make_study(tmp_path)).directory.name
     assert prepare(make_study(tmp_path, execution={"backend": "local"})).directory.name == base
     assert prepare(make_study(tmp_path, output={"directory": str(tmp_path / "x")})).directory.name == base

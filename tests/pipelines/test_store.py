@@ -12,16 +12,10 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from ssmfin_pipelines import atomic
 from ssmfin_pipelines import store as store_module
-from ssmfin_pipelines.store import (
-    Mark,
-    StorageError,
-    TaskStore,
-    append_line,
-    parquet_bytes,
-    temporary,
-    write_atomically,
-)
+from ssmfin_pipelines.atomic import PREFIX, StorageError, _host, append_line, parquet_bytes, temporary, write_atomically
+from ssmfin_pipelines.store import Mark, TaskStore
 
 FRAME = pl.DataFrame({"unique_id": ["a", "b"], "y_hat": [1.0, float("nan")]})
 MARK = Mark("har", 0, 1, 2, 0.5, 0.4, 0.1, {"insanity_filter": 3, "loss": float("nan")}, {"numpy": "2"}, "cpu")
@@ -35,7 +29,7 @@ def store(tmp_path: Path) -> TaskStore:
 
 
 def leftovers(store: TaskStore) -> list[Path]:
-    return list(store.directory.rglob(store_module.PREFIX + "*"))
+    return list(store.directory.rglob(PREFIX + "*"))
 
 
 def test_a_finished_task_is_read_as_it_was_written(store: TaskStore) -> None:
@@ -116,13 +110,13 @@ def test_leftovers_of_the_dead_go_and_those_of_the_living_stay(store: TaskStore)
     mine = temporary(store.tasks, "k")
     mine.mkdir()
     script = (
-        "import sys, pathlib; from ssmfin_pipelines.store import temporary;"
+        "import sys, pathlib; from ssmfin_pipelines.atomic import temporary;"
         "p = temporary(pathlib.Path(sys.argv[1]), 'k'); p.mkdir(); (p / 'predictions.parquet').touch();"
         "temporary(pathlib.Path(sys.argv[1]).parent, 'manifest.json').touch()"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     subprocess.run([sys.executable, "-c", script, str(store.tasks)], env=environment, check=True)
-    foreign = store.tasks / f"{store_module.PREFIX}another-machine~1~1~0~k"
+    foreign = store.tasks / f"{PREFIX}another-machine~1~1~0~k"
     foreign.mkdir()
     assert len(leftovers(store)) == 4
     assert store.clean() == 2
@@ -134,7 +128,7 @@ def test_leftovers_of_the_dead_go_and_those_of_the_living_stay(store: TaskStore)
 
 def test_a_killed_writer_that_nobody_reaped_is_dead(store: TaskStore) -> None:
     script = (
-        "import os, signal, sys, pathlib; from ssmfin_pipelines.store import temporary;"
+        "import os, signal, sys, pathlib; from ssmfin_pipelines.atomic import temporary;"
         "temporary(pathlib.Path(sys.argv[1]), 'k').mkdir(); os.kill(os.getpid(), signal.SIGKILL)"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
@@ -148,7 +142,7 @@ def test_a_killed_writer_that_nobody_reaped_is_dead(store: TaskStore) -> None:
 
 
 def test_a_recycled_process_number_is_not_taken_for_the_writer(store: TaskStore) -> None:
-    old = store.tasks / f"{store_module.PREFIX}{store_module._host()}~{os.getpid()}~12345~0~k"
+    old = store.tasks / f"{PREFIX}{_host()}~{os.getpid()}~12345~0~k"
     old.mkdir()
     assert store.clean() == 1
 
@@ -180,7 +174,7 @@ def test_a_replaced_file_is_old_or_new_never_half(tmp_path: Path, monkeypatch: p
         path.write_bytes(data[:1])
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(store_module, "write_through", half)
+    monkeypatch.setattr(atomic, "write_through", half)
     with pytest.raises(StorageError):
         write_atomically(path, b"new")
     monkeypatch.undo()

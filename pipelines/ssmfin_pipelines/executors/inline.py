@@ -7,9 +7,9 @@ import sys
 import traceback
 from collections.abc import Generator, Sequence
 
+from ssmfin_pipelines.atomic import StorageError
 from ssmfin_pipelines.executors.contract import Event, Item, Work, costly_first
 from ssmfin_pipelines.executors.machine import one_thread_here
-from ssmfin_pipelines.store import StorageError
 
 
 def run_inline(work: Work, items: Sequence[Item], workers: int = 1) -> Generator[Event]:

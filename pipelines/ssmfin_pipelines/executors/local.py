@@ -19,10 +19,10 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 from ssmfin.errors import InputError
+from ssmfin_pipelines.atomic import StorageError
 from ssmfin_pipelines.executors.contract import Event, Item, Work, costly_first
 from ssmfin_pipelines.executors.machine import one_thread_environment
 from ssmfin_pipelines.executors.worker import serve
-from ssmfin_pipelines.store import StorageError
 
 PATIENCE = 2.0  # seconds a worker gets to go by itself before it is killed
 

@@ -13,9 +13,10 @@ import polars as pl
 
 from ssmfin.errors import InputError
 from ssmfin.evaluation.walk_forward import Experiment, run_task
+from ssmfin_pipelines.atomic import storage
 from ssmfin_pipelines.executors.contract import Item
 from ssmfin_pipelines.keys import code_version, package_versions
-from ssmfin_pipelines.store import Mark, TaskStore, storage
+from ssmfin_pipelines.store import Mark, TaskStore
 
 if TYPE_CHECKING:
     from ssmfin_pipelines.study import Study

@@ -54,7 +54,7 @@ def serve(connection: Connection) -> None:
 
 
 def _answer(do: Any, item: Any) -> tuple[Any, ...]:
-    from ssmfin_pipelines.store import StorageError
+    from ssmfin_pipelines.atomic import StorageError
 
     try:
         _cap_torch()

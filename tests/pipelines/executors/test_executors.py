@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from ssmfin.errors import InputError
+from ssmfin_pipelines.atomic import StorageError
 from ssmfin_pipelines.executors import EXECUTORS, Event, Item, executor, usable_cores
 from ssmfin_pipelines.executors.contract import costly_first
-from ssmfin_pipelines.store import StorageError
 
 from toy_work import ToyWork  # isort: skip
 

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from ssmfin_pipelines.atomic import StorageError
 from ssmfin_pipelines.executors import Item
-from ssmfin_pipelines.store import StorageError
 
 
 @dataclass(frozen=True)

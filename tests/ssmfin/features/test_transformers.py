@@ -11,6 +11,7 @@ from sklearn.base import clone
 from ssmfin.errors import InputError
 from ssmfin.features.columns import Columns
 from ssmfin.features.har import HarLags
+from ssmfin.features.leverage import Leverage
 
 
 def frame():
@@ -59,3 +60,15 @@ def test_a_missing_column_is_refused_with_the_nearest_name():
     with pytest.raises(InputError, match="did you mean 'rv'"):
         HarLags("rvv").fit_transform(frame())
     assert Columns(["rv"], scale="log").fit_transform(frame())["log_rv"][0] == 0.0
+
+
+def test_leverage_is_the_fall_in_units_of_the_volatility_of_the_same_rows():
+    data = frame().with_columns(r=pl.Series([0.1, -0.3, -0.1, 0.2, -0.4, -0.1, 0.3, -0.2]))
+    plain = Leverage("r", windows=(1, 2)).fit_transform(data).filter(unique_id="b")
+    np.testing.assert_allclose(plain["negative_1"], [0.0, -0.3, -0.1])
+    np.testing.assert_allclose(plain["negative_2"], [np.nan, -0.1, -0.2])
+    scaled = Leverage("r", windows=(1, 2), variance="rv").fit_transform(data).filter(unique_id="b")
+    np.testing.assert_allclose(scaled["negative_1"], [0.0, -0.3, -0.1 / np.sqrt(2)])
+    np.testing.assert_allclose(scaled["negative_2"], [np.nan, -0.2 / 2.0, -0.4 / np.sqrt(3)])
+    missing = Leverage("r", windows=(1,), variance="rv").fit_transform(data.with_columns(rv=pl.lit(0.0)))
+    assert missing["negative_1"].is_nan().all()
