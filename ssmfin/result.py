@@ -18,10 +18,11 @@ import polars as pl
 
 from ssmfin.errors import InputError
 from ssmfin.evaluation.causality import check_causality
-from ssmfin.evaluation.leaderboard import Leaderboard, make_leaderboard
+from ssmfin.evaluation.judging import Scoring, families, judge
+from ssmfin.evaluation.leaderboard import Leaderboard
 from ssmfin.evaluation.plan import experiment_plan, skipped_ids
 from ssmfin.evaluation.splits import WalkForward
-from ssmfin.evaluation.verdict import Verdict, make_verdict
+from ssmfin.evaluation.verdict import Verdict
 from ssmfin.evaluation.walk_forward import SORT_KEYS, Experiment, ModelEntry, Task, merge_notes, run_task
 from ssmfin.features.spec import FeatureSpec, HarLagsSpec
 from ssmfin.models.interface import Forecaster, Target
@@ -46,20 +47,6 @@ class Outcome:
     notes: Mapping[str, Any] = field(default_factory=dict)
     error: str = ""
     traceback: str = ""
-
-
-@dataclass(frozen=True)
-class Scoring:
-    """How forecasts are judged: the `evaluate` section of a study.
-
-    Attributes:
-        losses: the first one decides the verdict. reference: the model that ratios and tests compare with.
-        mcs_size: size of the model confidence set test (0.1: the 90 % set).
-    """
-
-    losses: tuple[str, ...] = ("qlike", "mse", "mae")
-    reference: str = "log_har"
-    mcs_size: float = 0.1
 
 
 @dataclass(frozen=True)
@@ -161,11 +148,6 @@ class Result:
         return "\n".join([self.verdict.headline, "", *self.verdict.paragraphs])
 
 
-def families(experiment: Experiment) -> dict[str, str]:
-    """model -> baseline, ssm, sequence or custom."""
-    return {name: entry.forecaster.family for name, entry in experiment.models.items()}
-
-
 def environment() -> dict[str, str]:
     """Versions of what computes, without importing it."""
     found = {"python": platform.python_version(), "platform": platform.system()}
@@ -213,22 +195,15 @@ def summarise(
         outcomes: one per task, failed ones included.
     """
     costs = model_costs(experiment, outcomes)
-    scores = make_leaderboard(
-        predictions,
-        losses=scoring.losses,
-        reference=scoring.reference,
-        mcs_size=scoring.mcs_size,
-        seed=experiment.seed,
-        costs={row["model"]: (row["fit_seconds"], row["predict_seconds"]) for row in costs.iter_rows(named=True)},
-        models=tuple(experiment.models),
-    )
+    seconds = {row["model"]: (row["fit_seconds"], row["predict_seconds"]) for row in costs.iter_rows(named=True)}
+    scores, verdict = judge(experiment, predictions, scoring, seconds)
     return Result(
         name=name,
         experiment=experiment,
         scoring=scoring,
         predictions=predictions,
         scores=scores,
-        verdict=make_verdict(scores, families=families(experiment)),
+        verdict=verdict,
         outcomes=tuple(outcomes),
         study_yaml=study_yaml,
         reproduce=reproduce,

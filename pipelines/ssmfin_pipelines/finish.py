@@ -11,9 +11,9 @@ from typing import Any
 import polars as pl
 
 from ssmfin.errors import InputError
-from ssmfin.evaluation.leaderboard import SCHEMA, make_leaderboard
+from ssmfin.evaluation.judging import Scoring, judge
+from ssmfin.evaluation.leaderboard import SCHEMA
 from ssmfin.evaluation.plan import experiment_plan, skipped_ids
-from ssmfin.evaluation.verdict import make_verdict
 from ssmfin.evaluation.walk_forward import SORT_KEYS, merge_notes
 from ssmfin_pipelines.atomic import parquet_bytes, storage, write_atomically
 from ssmfin_pipelines.manifest import environment, now, read_manifest, write_manifest
@@ -60,22 +60,12 @@ def finish(prepared: Prepared, failures: list[dict[str, Any]], *, seconds: float
     models = model_facts(prepared, list(marks.values()))
     costs = {name: (facts["fit_seconds"], facts["predict_seconds"]) for name, facts in models.items()}
     try:
-        board = make_leaderboard(
-            predictions,
-            losses=study.evaluate.losses,
-            reference=study.evaluate.reference,
-            mcs_size=study.evaluate.mcs_size,
-            seed=study.seed,
-            costs=costs,
-            models=tuple(models),
-        )
+        scoring = Scoring(study.evaluate.losses, study.evaluate.reference, study.evaluate.mcs_size)
+        board, verdict = judge(prepared.experiment, predictions, scoring, costs)
     except InputError as error:
         if failures:  # every model lacks a task: nothing is comparable before they are run again
             return Results(str(error), (), pl.DataFrame(schema=SCHEMA), failures)
         raise
-    verdict = make_verdict(board, families={name: facts["family"] for name, facts in models.items()})
-    left_out = dict(prepared.experiment.left_out)
-    paragraphs = (*verdict.paragraphs, *(f"{name} is left out: it {why}." for name, why in left_out.items()))
     write_atomically(directory / "leaderboard.parquet", parquet_bytes(board.pooled))
     write_atomically(directory / "leaderboard.csv", csv_bytes(board.pooled))
     write_atomically(directory / "leaderboard_by_id.parquet", parquet_bytes(board.by_id))
@@ -106,9 +96,9 @@ def finish(prepared: Prepared, failures: list[dict[str, Any]], *, seconds: float
             "workers": prepared.workers,
         },
         "models": models,
-        "left_out": left_out,
+        "left_out": dict(prepared.experiment.left_out),
         "failures": failures,
-        "verdict": {"headline": verdict.headline, "paragraphs": list(paragraphs)},
+        "verdict": {"headline": verdict.headline, "paragraphs": list(verdict.paragraphs)},
     }
     if study.output.report == "html":
         _write_report(directory, facts)
@@ -116,7 +106,7 @@ def finish(prepared: Prepared, failures: list[dict[str, Any]], *, seconds: float
         with storage(directory):
             (directory / "report.html").unlink(missing_ok=True)
     write_manifest(directory, facts)
-    return Results(verdict.headline, paragraphs, board.pooled, failures)
+    return Results(verdict.headline, verdict.paragraphs, board.pooled, failures)
 
 
 def finished(prepared: Prepared) -> Results | None:

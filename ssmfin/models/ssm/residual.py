@@ -216,12 +216,14 @@ def fit_residual(
     with repeatable(seed, device):
         network = make_network(design.features.shape[1], design.labels.shape[1]).to(device)
         history = train(network, recipe, epoch_losses=epoch_losses, validation_loss=validation_loss)
-    notes = {
-        "best_epoch": history.best_epoch,
-        "epochs": history.epochs,
+    notes = {  # integers are added up over fits, floats are averaged
+        "fits": 1,
+        "fits_that_stayed_at_the_baseline": int(history.best_epoch == 0),
+        "best_epoch": float(history.best_epoch),
+        "epochs": float(history.epochs),
         "validation_loss_at_start": history.initial_validation_loss,
         "validation_loss": history.best_validation_loss,
-        "parameters": sum(parameter.numel() for parameter in network.parameters()),
+        "parameters": float(sum(parameter.numel() for parameter in network.parameters())),
     }
     return FittedResidual(
         baseline=baseline, credibility=credibility, scale=scale, network=network, context=context, notes=notes

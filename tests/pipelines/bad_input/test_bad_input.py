@@ -285,6 +285,12 @@ DATA: dict[str, Data] = {
     "loss_needs_a_positive_target": Data(
         csv(table({100: "a,2020-04-08,-1"})),
         ("qlike", "needs a positive target", "evaluate.losses"),
+        ("target.transform=none", "evaluate.reference=har"),
+        commands=("run",),
+    ),
+    "reference_needs_a_positive_target": Data(
+        csv(table({100: "a,2020-04-08,-1"})),
+        ("evaluate.reference", "'log_har'", "-1", "such as 'har'"),
         ("target.transform=none",),
         commands=("run",),
     ),

@@ -1,0 +1,62 @@
+"""The study in Python: benchmarks run whatever the caller asks for, and the result says what a run would say."""
+
+import numpy as np
+import polars as pl
+import pytest
+
+import ssmfin as sf
+from ssmfin.evaluation.walk_forward import ModelEntry
+from ssmfin.models.interface import Fitted, Forecaster
+
+FOLDS = sf.WalkForward(train=150, validation=30, test=60, horizons=[1, 5])
+
+
+@pytest.fixture(scope="module")
+def frame():
+    from ssmfin.data.synthetic import simulate_volatility_panel
+
+    return simulate_volatility_panel(ids=2, dates=420, seed=3).frame
+
+
+@pytest.fixture(scope="module")
+def result(frame):
+    mine = sf.S4D(context=16, width=4, state=4, epochs=3)
+    return sf.evaluate({"s4d": mine}, frame, target="rv", folds=FOLDS)
+
+
+def test_the_benchmarks_run_on_the_same_rows_whatever_the_caller_asks_for(result):
+    models = {"random_walk", "har", "log_har", "ridge", "lightgbm", "s4d"}
+    assert set(result.predictions["model"]) == models
+    counts = result.predictions.group_by("model").agg(pl.len(), pl.col("y_hat").is_finite().all())
+    assert counts["len"].n_unique() == 1
+    assert counts["y_hat"].all()
+    assert set(result.leaderboard["model"]) == models
+
+
+def test_the_verdict_and_the_report_say_the_same(result, tmp_path):
+    path = result.report(tmp_path / "vol.html")
+    html = path.read_text(encoding="utf-8")
+    assert result.verdict.headline.split(":")[0] in html
+    assert str(result).startswith(result.verdict.headline)
+    assert result.failures == []
+    assert set(result.costs["fits"]) == {len(result.experiment.folds)}
+
+
+class Fails(Forecaster):
+    kind = "fails"
+
+    def fit(self, training, *, seed) -> Fitted:
+        raise ArithmeticError("no luck")
+
+
+def test_a_model_that_raises_is_recorded_and_the_others_go_on(frame):
+    result = sf.evaluate({"fails": ModelEntry(Fails())}, frame, target="rv", folds=FOLDS)
+    assert {f["error"] for f in result.failures} == {"ArithmeticError: no luck"}
+    assert "fails" not in set(result.leaderboard["model"])
+    assert "Traceback" in result.failures[0]["traceback"]
+    assert np.isfinite(result.leaderboard["value"].to_numpy()).all()
+
+
+def test_a_model_may_not_take_the_name_of_a_benchmark(frame):
+    with pytest.raises(sf.InputError, match="'har' is the name of a benchmark"):
+        sf.evaluate({"har": sf.HAR()}, frame, target="rv", folds=FOLDS)
