@@ -121,7 +121,8 @@ class Experiment:
         }
         if reference in left_out:
             raise InputError(
-                f"evaluate.reference is {reference!r}, which {left_out[reference]}; use another reference, such as 'har'."
+                f"evaluate.reference is {reference!r}, which {left_out[reference]}; "
+                f"use another reference, such as 'har'."
             )
         kept = {name: entry for name, entry in models.items() if name not in left_out}
         return cls(panel, target, walk_forward, features, kept, seed, left_out)

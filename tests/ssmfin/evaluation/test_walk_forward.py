@@ -274,5 +274,5 @@ def test_a_model_without_meaning_for_the_target_is_left_out_with_its_reason(pane
     assert list(exp.models) == ["har"]
     assert "needs a positive target" in exp.left_out["log_har"]
     assert np.isfinite(forecasts(exp)["y_hat"].to_numpy()).all()
-    with pytest.raises(InputError, match="reference is 'log_har', which needs a positive target.*such as 'har'"):
+    with pytest.raises(InputError, match=r"reference is 'log_har', which needs a positive target.*such as 'har'"):
         Experiment.of(panel, target, WALK, {}, models, reference="log_har")
