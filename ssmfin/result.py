@@ -18,12 +18,13 @@ import polars as pl
 
 from ssmfin.errors import InputError
 from ssmfin.evaluation.causality import check_causality
+from ssmfin.evaluation.experiment import Experiment, ModelEntry, Task
 from ssmfin.evaluation.judging import Scoring, families, judge
 from ssmfin.evaluation.leaderboard import Leaderboard
 from ssmfin.evaluation.plan import experiment_plan, skipped_ids
 from ssmfin.evaluation.splits import WalkForward
 from ssmfin.evaluation.verdict import Verdict
-from ssmfin.evaluation.walk_forward import SORT_KEYS, Experiment, ModelEntry, Task, merge_notes, run_task
+from ssmfin.evaluation.walk_forward import SORT_KEYS, merge_notes, run_task
 from ssmfin.features.spec import FeatureSpec, HarLagsSpec
 from ssmfin.models.interface import Forecaster, Target
 from ssmfin.models.registry import BENCHMARKS, forecaster_class

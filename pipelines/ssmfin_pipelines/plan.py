@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from ssmfin.evaluation.experiment import Experiment, Task
 from ssmfin.evaluation.plan import experiment_plan, skipped_ids
-from ssmfin.evaluation.walk_forward import Experiment, Task
 from ssmfin_pipelines.executors.contract import Item
 from ssmfin_pipelines.executors.machine import usable_cores
 from ssmfin_pipelines.keys import code_version, digest, external_code_version, run_folder, task_key

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 
 import polars as pl
 
+from ssmfin.evaluation.experiment import Experiment
 from ssmfin.evaluation.leaderboard import Leaderboard, make_leaderboard
 from ssmfin.evaluation.verdict import Verdict, make_verdict
-from ssmfin.evaluation.walk_forward import Experiment
 
 
 @dataclass(frozen=True)

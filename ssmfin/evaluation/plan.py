@@ -6,8 +6,8 @@ import numpy as np
 import polars as pl
 
 from ssmfin.evaluation.design import label_dates
+from ssmfin.evaluation.experiment import Experiment
 from ssmfin.evaluation.splits import WalkForward
-from ssmfin.evaluation.walk_forward import Experiment
 
 __all__ = ["experiment_plan", "fold_table", "label_dates"]
 

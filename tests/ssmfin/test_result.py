@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 
 import ssmfin as sf
-from ssmfin.evaluation.walk_forward import ModelEntry
+from ssmfin.evaluation.experiment import ModelEntry
 from ssmfin.models.interface import Fitted, Forecaster
 
 FOLDS = sf.WalkForward(train=150, validation=30, test=60, horizons=[1, 5])

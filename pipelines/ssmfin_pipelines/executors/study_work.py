@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from ssmfin.errors import InputError
-from ssmfin.evaluation.walk_forward import Experiment, run_task
+from ssmfin.evaluation.experiment import Experiment
+from ssmfin.evaluation.walk_forward import run_task
 from ssmfin_pipelines.atomic import storage
 from ssmfin_pipelines.executors.contract import Item
 from ssmfin_pipelines.keys import code_version, package_versions

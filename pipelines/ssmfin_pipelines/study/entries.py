@@ -28,7 +28,7 @@ from ssmfin_pipelines.study.names import Name
 from ssmfin_pipelines.study.nested import build, nested_error, record
 
 if TYPE_CHECKING:
-    from ssmfin.evaluation.walk_forward import ModelEntry
+    from ssmfin.evaluation.experiment import ModelEntry
 
 EXTERNAL = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
@@ -63,7 +63,7 @@ class StudyModel(BaseModel):
         return build(forecaster_class(self.kind), self.parameters)
 
     def entry(self) -> ModelEntry:
-        from ssmfin.evaluation.walk_forward import ModelEntry  # here: it takes a second, which `validate` does not have
+        from ssmfin.evaluation.experiment import ModelEntry  # here: it takes a second, which `validate` does not have
 
         return ModelEntry(self.forecaster(), features=self.features, seeds=self.seeds, refit=self.refit)
 

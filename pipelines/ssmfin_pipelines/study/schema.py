@@ -19,7 +19,7 @@ from ssmfin_pipelines.study.tree import dump
 
 if TYPE_CHECKING:
     from ssmfin.data.panel import Panel
-    from ssmfin.evaluation.walk_forward import Experiment
+    from ssmfin.evaluation.experiment import Experiment
 
 
 class _Section(BaseModel):
@@ -154,7 +154,7 @@ class Study(_Section):
 
     def experiment(self, panel: Panel) -> Experiment:
         """What fixes every forecast of the study, over `panel`."""
-        from ssmfin.evaluation.walk_forward import Experiment
+        from ssmfin.evaluation.experiment import Experiment
 
         return Experiment.of(
             panel,

@@ -11,9 +11,10 @@ import pytest
 from ssmfin.data.panel import Panel
 from ssmfin.errors import InputError
 from ssmfin.evaluation.causality import check_causality, perturb_future
+from ssmfin.evaluation.experiment import Experiment, ModelEntry
 from ssmfin.evaluation.plan import experiment_plan, skipped_ids
 from ssmfin.evaluation.splits import WalkForward
-from ssmfin.evaluation.walk_forward import Experiment, ModelEntry, derived_seed, run_task
+from ssmfin.evaluation.walk_forward import derived_seed, run_task
 from ssmfin.features.spec import KINDS as FEATURE_KINDS
 from ssmfin.features.spec import ColumnsSpec, FeatureSpec, HarLagsSpec
 from ssmfin.features.transformer import PanelTransformer, panel_column
