@@ -21,7 +21,7 @@ from ssmfin.evaluation.causality import check_causality
 from ssmfin.evaluation.experiment import Experiment, ModelEntry, Task
 from ssmfin.evaluation.judging import Scoring, families, judge
 from ssmfin.evaluation.leaderboard import Leaderboard
-from ssmfin.evaluation.plan import experiment_plan, skipped_ids
+from ssmfin.evaluation.plan import experiment_plan, skipped_ids, skipped_origins
 from ssmfin.evaluation.splits import WalkForward
 from ssmfin.evaluation.verdict import Verdict
 from ssmfin.evaluation.walk_forward import SORT_KEYS, merge_notes, run_task
@@ -138,6 +138,7 @@ class Result:
                 "last": str(panel.dates[-1])[:10],
                 **panel.notes,
                 "ids never forecast": skipped_ids(experiment),
+                "origins not forecast": skipped_origins(experiment),
                 "models left out": dict(experiment.left_out),
             },
             study_yaml=self.study_yaml,

@@ -13,7 +13,7 @@ import polars as pl
 from ssmfin.errors import InputError
 from ssmfin.evaluation.judging import Scoring, judge
 from ssmfin.evaluation.leaderboard import SCHEMA
-from ssmfin.evaluation.plan import experiment_plan, skipped_ids
+from ssmfin.evaluation.plan import experiment_plan, skipped_ids, skipped_origins
 from ssmfin.evaluation.walk_forward import SORT_KEYS, merge_notes
 from ssmfin_pipelines.atomic import parquet_bytes, storage, write_atomically
 from ssmfin_pipelines.manifest import environment, now, read_manifest, write_manifest
@@ -81,6 +81,7 @@ def finish(prepared: Prepared, failures: list[dict[str, Any]], *, seconds: float
             **data_facts(prepared.panel),
             "notes": prepared.panel.notes,
             "never_forecast": skipped_ids(prepared.experiment),
+            "origins_not_forecast": skipped_origins(prepared.experiment),
         },
         "environment": environment(),
         "seeds": {

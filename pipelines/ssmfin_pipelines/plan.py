@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from ssmfin.evaluation.experiment import Experiment, Task
-from ssmfin.evaluation.plan import experiment_plan, skipped_ids
+from ssmfin.evaluation.plan import experiment_plan, skipped_ids, skipped_origins
 from ssmfin_pipelines.executors.contract import Item
 from ssmfin_pipelines.executors.machine import usable_cores
 from ssmfin_pipelines.keys import code_version, digest, external_code_version, run_folder, task_key
@@ -103,6 +103,7 @@ class Plan:
         models: model, family, features, seeds, refit, tasks, fits, cached (finished tasks), seconds (of one core, for
             what is not cached).
         data: rows, ids, first, last. `never_forecast`: id -> why it is not forecast in any fold.
+        not_forecast: reason -> number of rows of the test dates without a forecast.
         left_out: model -> why it has no meaning for this target.
     """
 
@@ -113,6 +114,7 @@ class Plan:
     models: pl.DataFrame
     data: dict[str, Any]
     never_forecast: dict[str, str]
+    not_forecast: dict[str, int]
     left_out: dict[str, str]
 
     @property
@@ -202,6 +204,7 @@ class Plan:
         out += text_table(head, rows, right={4, 5, 6, 7, 8})
         out.append("")
         out += [f"never forecast: {name}, {why}" for name, why in self.never_forecast.items()]
+        out += [f"not forecast: {count} origins, {why}" for why, count in self.not_forecast.items()]
         out += [f"left out: {name}, which {why}" for name, why in self.left_out.items()]
         left = self.tasks - self.cached
         workers = f"{self.workers} worker{'s' if self.workers != 1 else ''}"
@@ -250,6 +253,7 @@ def plan_study(study: Study) -> Plan:
         models=pl.DataFrame(rows),
         data=data_facts(panel),
         never_forecast=skipped_ids(experiment),
+        not_forecast=skipped_origins(experiment),
         left_out=dict(experiment.left_out),
     )
 

@@ -95,6 +95,27 @@ def skipped_ids(experiment: Experiment) -> dict[str, str]:
     }
 
 
+def skipped_origins(experiment: Experiment) -> dict[str, int]:
+    """Reason -> number of rows of the test dates that are not forecast from. Empty if none is lost."""
+    design = experiment.design
+    tested = np.zeros(design.rows, dtype=bool)
+    tested[np.concatenate(experiment.test_rows)] = True
+    lost = (design.date_index >= experiment.folds[0].cutoff) & ~tested
+    found = {}
+    for j, name in enumerate(design.feature_names):
+        missing = lost & ~np.isfinite(design.features[:, j])
+        if missing.any():
+            found[f"feature {name} is missing"] = int(missing.sum())
+    short = lost & ~np.isfinite(design.lag_means).all(axis=1)
+    if short.any():
+        found["the id has no 22 rows behind it"] = int(short.sum())
+    rare = lost & design.complete
+    if rare.any():
+        required = experiment.walk_forward.train.required_rows
+        found[f"the id has fewer than {required} complete training rows in the window"] = int(rare.sum())
+    return found
+
+
 def _moments(values: list[np.datetime64 | None], dtype: pl.DataType | type[pl.DataType]) -> pl.Series:
     missing = np.datetime64("NaT", "us")
     return pl.Series(np.array([missing if value is None else value for value in values], dtype="M8[us]")).cast(dtype)

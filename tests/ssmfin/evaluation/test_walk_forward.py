@@ -12,7 +12,7 @@ from ssmfin.data.panel import Panel
 from ssmfin.errors import InputError
 from ssmfin.evaluation.causality import check_causality, perturb_future
 from ssmfin.evaluation.experiment import Experiment, ModelEntry
-from ssmfin.evaluation.plan import experiment_plan, skipped_ids
+from ssmfin.evaluation.plan import experiment_plan, skipped_ids, skipped_origins
 from ssmfin.evaluation.splits import WalkForward
 from ssmfin.evaluation.walk_forward import derived_seed, run_task
 from ssmfin.features.spec import KINDS as FEATURE_KINDS
@@ -177,6 +177,25 @@ def test_an_id_with_too_little_history_is_named_and_not_forecast(panel):
     exp = experiment(Panel(frame=short, notes={}), ["har"])
     assert set(skipped_ids(exp)) == {"new"}
     assert "new" not in forecasts(exp)["unique_id"].unique().to_list()
+
+
+def test_origins_without_a_forecast_are_counted_with_their_reason(panel):
+    rare = "the id has fewer than 60 complete training rows in the window"
+    assert skipped_origins(experiment(panel, ["har"])) == {rare: 23}  # id2 begins late: not in the first fold
+    day = panel.dates[200].astype(object)
+    hole = panel.frame.with_columns(
+        log_return=pl.when((pl.col("unique_id") == "id1") & (pl.col("ds") == day)).then(None).otherwise("log_return")
+    )
+    exp = experiment(Panel(frame=hole, notes={}), ["har"])
+    assert skipped_origins(exp) == {"feature returns__log_return is missing": 1, rare: 23}
+    assert len(forecasts(exp).filter(unique_id="id1", ds=day)) == 0
+    short = pl.concat([panel.frame, panel.frame.filter(unique_id="id0").tail(30).with_columns(unique_id=pl.lit("new"))])
+    assert skipped_origins(experiment(Panel(frame=short, notes={}), ["har"])) == {
+        "feature har__lag_5 is missing": 4,
+        "feature har__lag_22 is missing": 21,
+        "the id has no 22 rows behind it": 21,
+        rare: 23 + 9,
+    }
 
 
 def test_the_plan_counts_what_is_really_used(panel):
