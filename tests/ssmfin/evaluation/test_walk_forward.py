@@ -182,7 +182,7 @@ def test_an_id_with_too_little_history_is_named_and_not_forecast(panel):
 def test_origins_without_a_forecast_are_counted_with_their_reason(panel):
     rare = "the id has fewer than 60 complete training rows in the window"
     assert skipped_origins(experiment(panel, ["har"])) == {rare: 23}  # id2 begins late: not in the first fold
-    day = panel.dates[200].astype(object)
+    day = panel.frame.filter(unique_id="id1")["ds"][170]
     hole = panel.frame.with_columns(
         log_return=pl.when((pl.col("unique_id") == "id1") & (pl.col("ds") == day)).then(None).otherwise("log_return")
     )
