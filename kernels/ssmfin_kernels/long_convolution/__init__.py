@@ -55,11 +55,11 @@ def vandermonde_kernel(C: Tensor, dtA: Tensor, length: int, *, backend: str | No
     _check_length(length)
     chosen = _VANDERMONDE.choose(C, backend)
     dtype = torch.promote_types(C.dtype, dtA.dtype).to_real()
-    # Triton's tensor products have no float64: the same algorithm in torch takes its place
-    if chosen == "naive" or 0 in C.shape or (chosen == "gpu" and dtype == torch.float64):
+    if chosen == "naive" or 0 in C.shape:
         return naive.vandermonde_kernel(C, dtA, length)
     make: Callable[[Tensor, Tensor, Tensor, Tensor, int], Tensor]
-    if chosen == "cpu":
+    # Triton's tensor products have no float64: the same algorithm in torch, which runs anywhere, takes their place
+    if chosen == "cpu" or dtype == torch.float64:
         from ssmfin_kernels.long_convolution.cpu import kernel as make
     else:
         from ssmfin_kernels.long_convolution.gpu import kernel as make
