@@ -38,7 +38,7 @@ def test_imports_only_go_down():
 
 
 def test_the_ground_floor_knows_torch_and_nothing_else():
-    allowed = set(sys.stdlib_module_names) | {"torch", "triton", "numba", "numpy", "ssmfin_kernels"}
+    allowed = set(sys.stdlib_module_names) | {"torch", "triton", "numba", "llvmlite", "numpy", "ssmfin_kernels"}
     for path in sorted((ROOT / "kernels/ssmfin_kernels").rglob("*.py")):
         assert imported(path) <= allowed, path
 
@@ -55,7 +55,7 @@ def test_every_core_dependency_is_used():
 def test_nothing_else_is_imported():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     known = {IMPORT_NAMES.get(r.split(">")[0], r.split(">")[0]) for r in project["dependencies"]}
-    known |= {"pydantic_core", "markupsafe"}  # parts of pydantic and jinja2
+    known |= {"pydantic_core", "markupsafe", "llvmlite"}  # parts of pydantic, jinja2 and numba
     known |= set(sys.stdlib_module_names) | set(FLOORS)
     for path in modules():
         assert imported(path) <= known, path

@@ -181,7 +181,8 @@ def fold_section(data: ReportData) -> tuple[Image | None, str]:
     if n == 0:
         return None, ""
     fits = folds["fit"].n_unique()
-    note = f"{n:,} {'fold' if n == 1 else 'folds'}, {fits:,} {'fit' if fits == 1 else 'fits'} unless a model says otherwise"
+    counted = f"{n:,} {'fold' if n == 1 else 'folds'}, {fits:,} {'fit' if fits == 1 else 'fits'}"
+    note = f"{counted} unless a model says otherwise"
     rows = np.unique(np.linspace(0, n - 1, min(n, MAX_FOLD_ROWS)).round().astype(np.int64))
     note += f"; {len(rows)} of them are drawn, evenly spread. " if len(rows) < n else ". "
     note += (

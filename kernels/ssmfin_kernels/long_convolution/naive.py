@@ -1,11 +1,34 @@
-"""Owns the meaning of long convolutions in plain torch: the kernel of a diagonal SSM, and its causal application.
+"""Owns the meaning of long convolutions in plain torch: the kernels of linear SSMs, and their causal application.
 
-A diagonal state-space model with one input and one output a channel,
+A linear state-space model with one input and one output a channel,
 
-    h_t = exp(dtA) h_{t-1} + B_bar u_t,        y_t = sum_n C_n h_{t,n},
+    h_t = A_bar h_{t-1} + B_bar u_t,        y_t = C h_t,
 
-unrolls to y_t = sum_l kernel_l u_{t-l} with kernel_l = sum_n C_n B_bar_n exp(dtA_n l): a convolution whose kernel is a
-Vandermonde product. `vandermonde_kernel` makes it (B_bar folded into C), `fft_convolution` applies it.
+unrolls to y_t = sum_l kernel_l u_{t-l} with kernel_l = C A_bar^l B_bar. `fft_convolution` applies such a kernel.
+
+Diagonal (S4D): A_bar = exp(dtA), and kernel_l = sum_n C_n B_bar_n exp(dtA_n l) is a Vandermonde product;
+`vandermonde_kernel` makes it, B_bar folded into C.
+
+Diagonal plus low rank (S4), A = diag(Lambda) - P P^*, discretised by the bilinear rule (Gu et al. 2022, eq. 3):
+
+    A_bar = (I - dt/2 A)^{-1} (I + dt/2 A)        B_bar = (I - dt/2 A)^{-1} dt B
+
+`dplr_kernel` is here the recurrence with dense matrices. `cauchy.py` has the fast form (their theorem 3): the transform
+of the truncated kernel at z = exp(-i theta), theta = 2 pi k / L, is
+
+    K(z) = sum_{l < L} kernel_l z^l = C (I - A_bar^L) (I - A_bar z)^{-1} B_bar
+         = C~ [(1 - z) / dt - (1 + z) A / 2]^{-1} B                  with C~ = C (I - A_bar^L)
+
+whose bracket is diagonal plus rank one; Woodbury's identity leaves sums over states of c_n / (i rate s - Lambda_n c),
+a Cauchy product, with s = sin(theta / 2), c = cos(theta / 2), rate = 2 / dt:
+
+    K(z) = exp(i theta / 2) (S_CB - c S_CP S_PB / (1 + c S_PP)),      S_XY = sum_n X_n Y_n / (i rate s - Lambda_n c)
+
+This way of writing it has no pole at z = -1, where the usual 2 / (1 + z) has one.
+
+References:
+    Gu, Goel, Re (2022), Efficiently modeling long sequences with structured state spaces.
+    Gu, Gupta, Goel, Re (2022), On the parameterization and initialization of diagonal state space models.
 """
 
 from __future__ import annotations
@@ -15,38 +38,10 @@ from torch import Tensor
 
 
 def vandermonde_kernel(C: Tensor, dtA: Tensor, length: int) -> Tensor:
-    """Convolution kernel of a diagonal state-space model.
-
-        kernel[d, l] = sum_n C[d, n] exp(dtA[d, n] l)             C and dtA real
-        kernel[d, l] = 2 Re sum_n C[d, n] exp(dtA[d, n] l)        complex: one state of each conjugate pair is given
+    """(D, N), (D, N) -> (D, L): kernel[d, l] = sum_n C[d, n] exp(dtA[d, n] l), twice its real part if complex.
 
     Powers are taken as exp(dtA l), never by repeated multiplication, so the error does not grow with l.
-
-    Args:
-        C: (D, N) real or complex output weights, the discretised input weights B_bar multiplied in.
-        dtA: (D, N) real or complex step times diagonal state matrix; its real part is <= 0 for a stable model.
-        length: L, taps.
-    Returns:
-        (D, L) real, in the precision of C and dtA (float32 or float64). Gradients for C and dtA by autograd, which
-        keeps the (D, N, L) product in memory.
-    Raises:
-        ValueError: shapes differ or are not (D, N), an integer or half-precision dtype, length below 1.
-    References:
-        Gu, Gupta, Goel, Re (2022), On the parameterization and initialization of diagonal state space models, eq. 5
-        and section 3.2.
-
-    >>> vandermonde_kernel(torch.ones(1, 1), torch.full((1, 1), -1.0), 3)
-    tensor([[1.0000, 0.3679, 0.1353]])
     """
-    for name, tensor in (("C", C), ("dtA", dtA)):
-        if tensor.ndim != 2:
-            raise ValueError(f"{name} has shape {tuple(tensor.shape)}, expected (D, N).")
-        if tensor.dtype not in (torch.float32, torch.float64, torch.complex64, torch.complex128):
-            raise ValueError(f"{name} has dtype {tensor.dtype}, expected float32, float64, complex64 or complex128.")
-    if C.shape != dtA.shape:
-        raise ValueError(f"dtA has shape {tuple(dtA.shape)}, expected {tuple(C.shape)}, the shape (D, N) of C.")
-    if length < 1:
-        raise ValueError(f"length is {length}, expected an integer of at least 1.")
     real = torch.promote_types(C.dtype, dtA.dtype).to_real()
     step = torch.arange(length, dtype=real, device=C.device)
     powers = torch.exp(dtA[:, :, None] * step)  # (D, N, L)
@@ -60,41 +55,37 @@ def vandermonde_kernel(C: Tensor, dtA: Tensor, length: int) -> Tensor:
     return 2 * (torch.einsum("dn,dnl->dl", C.real, powers.real) - torch.einsum("dn,dnl->dl", C.imag, powers.imag))
 
 
+def dplr_kernel(Lambda: Tensor, P: Tensor, B: Tensor, C: Tensor, dt: Tensor, length: int) -> Tensor:
+    """(D, N) complex, dt (D) -> (D, L): kernel_l = Re C A_bar^l B_bar over both states of each conjugate pair."""
+    A_bar, B_bar = bilinear(both(Lambda), both(P), both(B), dt)
+    taps, state = [], B_bar
+    for _ in range(length):
+        taps.append((both(C) * state).sum(-1).real)
+        state = (A_bar @ state[..., None])[..., 0]
+    return torch.stack(taps, dim=-1)
+
+
+def both(half: Tensor) -> Tensor:
+    """(..., N) -> (..., 2 N): the given state of each conjugate pair, then the other."""
+    return torch.cat((half, half.conj()), dim=-1)
+
+
+def bilinear(Lambda: Tensor, P: Tensor, B: Tensor, dt: Tensor) -> tuple[Tensor, Tensor]:
+    """A_bar (D, N, N) and B_bar (D, N) of A = diag(Lambda) - P P^* and B, by the bilinear rule with step dt (D)."""
+    A = torch.diag_embed(Lambda) - P[..., :, None] * P[..., None, :].conj()
+    half = dt[:, None, None] / 2 * A
+    eye = torch.eye(A.shape[-1], dtype=A.dtype, device=A.device)
+    right = torch.cat((eye + half, (dt[:, None] * B)[..., None]), dim=-1)
+    solved = torch.linalg.solve(eye - half, right)
+    return solved[..., :-1], solved[..., -1]
+
+
 def fft_convolution(u: Tensor, kernel: Tensor) -> Tensor:
-    """Causal convolution of each channel with its own kernel, by real FFTs.
-
-        y[b, t, d] = sum_{l = 0}^{min(t, L - 1)} kernel[d, l] u[b, t - l, d]
-
-    Steps before the first count as zero. L < T truncates the memory to L steps; taps beyond T are never reached and
-    ignored. The FFT is padded to at least T + L - 1, so that nothing wraps around. Cost: O(B D T log T).
-
-    Rounding, not algebra, lets every output depend on every input of the sequence: where an output must keep its bits
-    when a later input changes, give sequences that end there.
-
-    Args:
-        u: (B, T, D) real.
-        kernel: (D, L) real.
-    Returns:
-        (B, T, D) in the dtype of u. Half precision is computed in float32. Gradients for u and kernel by autograd.
-    Raises:
-        ValueError: wrong shapes, different D, complex or integer arguments, T or L of zero.
-
-    >>> fft_convolution(torch.tensor([[[1.0], [0.0], [2.0]]]), torch.tensor([[1.0, 0.5]])).round(decimals=4).flatten()
-    tensor([1.0000, 0.5000, 2.0000])
-    """
-    if u.ndim != 3 or u.shape[1] < 1:
-        raise ValueError(f"u has shape {tuple(u.shape)}, expected (B, T, D) with T of at least 1.")
-    if kernel.ndim != 2 or kernel.shape[0] != u.shape[2] or kernel.shape[1] < 1:
-        raise ValueError(
-            f"kernel has shape {tuple(kernel.shape)}, expected (D, L) with D = {u.shape[2]} and L of at least 1."
-        )
-    for name, tensor in (("u", u), ("kernel", kernel)):
-        if not tensor.is_floating_point():
-            raise ValueError(f"{name} has dtype {tensor.dtype}, expected a real floating dtype.")
+    """(B, T, D), (D, L) -> (B, T, D): y[b, t, d] = sum_{l <= min(t, L - 1)} kernel[d, l] u[b, t - l, d], by FFTs."""
     work = torch.promote_types(torch.promote_types(u.dtype, kernel.dtype), torch.float32)
     T = u.shape[1]
     kernel = kernel[:, :T]
-    n = _fast_length(T + kernel.shape[1] - 1)
+    n = fast_length(T + kernel.shape[1] - 1)
     # time last while transforming: a strided FFT takes three times as long on the CPU
     spectrum = torch.fft.rfft(u.to(work).transpose(1, 2), n=n)  # (B, T, D) -> (B, D, n / 2 + 1)
     response = torch.fft.rfft(kernel.to(work), n=n)  # (D, n / 2 + 1)
@@ -102,7 +93,7 @@ def fft_convolution(u: Tensor, kernel: Tensor) -> Tensor:
     return y.to(u.dtype)
 
 
-def _fast_length(n: int) -> int:
+def fast_length(n: int) -> int:
     """The smallest even product of powers of 2, 3 and 5 that is >= n: prime lengths cost several times as much."""
     best = 1 << max(n - 1, 1).bit_length()
     five = 1

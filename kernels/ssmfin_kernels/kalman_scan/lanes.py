@@ -1,0 +1,439 @@
+"""Owns the arithmetic of many small filters side by side: W series to a block, one lane each, compiled by numba.
+
+A block keeps its state, its matrices and its scratch in one flat float64 array w of rows of W lanes: entry (j, k) of
+lane l's covariance is w[P + (j * m + k) * W + l]. Every loop over lanes is innermost, runs the same instructions for
+every lane and has no branch, so that it becomes vector instructions; a missing observation is a gain of zero. One array
+rather than many, because the vectoriser must know that rows do not overlap. The algebra is that of `naive.py`.
+"""
+
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator, import-untyped, call-arg, var-annotated"
+# numba compiles these functions for the types it meets; annotations would be neither checked nor used
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from llvmlite import ir
+from numba import njit, types
+from numba.extending import intrinsic
+
+W = 32  # series to a block
+GROUPS = 16  # partial sums of shared gradients; fixed, so that results do not depend on the number of threads
+TINY = 2.2250738585072014e-308  # as naive.py: an innovation variance below it carries no information
+LOG_2PI = math.log(2 * math.pi)
+
+# no fast-math, not even fused multiply-adds: the compiler would fuse differently in the code for blocks with a diffuse
+# lane, and a series would owe its last bit to its neighbours. All code here sums in the same order for that reason.
+compiled = njit(cache=True, error_model="numpy")
+
+
+class Data(NamedTuple):
+    """A Problem as numba takes it: float64, contiguous, matrices flattened to (b, t, rows * columns)."""
+
+    y: np.ndarray  # (B, T, P)
+    F: np.ndarray
+    H: np.ndarray
+    Q: np.ndarray
+    R: np.ndarray
+    c: np.ndarray
+    d: np.ndarray
+    mean: np.ndarray  # (b, N)
+    covariance: np.ndarray  # (b, N * N)
+    diffuse: np.ndarray  # (b, N * N)
+    rank: np.ndarray  # (b,) float64
+    tolerance: np.ndarray  # (b,)
+    reset: np.ndarray  # (B, T) bool, or (0, 0)
+
+
+class Rows(NamedTuple):
+    """Where each quantity starts in w. m is N, or N + P where the errors of several components correlate."""
+
+    a: int
+    P: int
+    Pi: int
+    rank: int
+    F: int
+    H: int
+    Q: int
+    R: int
+    c: int
+    d: int
+    y: int
+    seen: int
+    log_p: int
+    tolerance: int
+    xa: int  # the state while observations are taken in, of size m; the same rows as a, P, Pi where m = N
+    xP: int
+    xPi: int
+    M: int
+    Mi: int
+    S1: int
+    S2: int
+    one: int  # v, F, Fi, g, g0, keep: a row each
+    T1: int
+    end: int
+
+
+@compiled
+def layout(N, P, m):
+    """Rows of a block, and how many floats it takes."""
+    nn, mm = N * N, m * m
+    a = 0
+    Pm = a + N * W
+    Pi = Pm + nn * W
+    rank = Pi + nn * W
+    F = rank + W
+    H = F + nn * W
+    Q = H + P * m * W
+    R = Q + nn * W
+    c = R + P * P * W
+    d = c + N * W
+    y = d + P * W
+    seen = y + P * W
+    log_p = seen + P * W
+    tolerance = log_p + W
+    xa, xP, xPi, M = a, Pm, Pi, tolerance + W
+    if m > N:
+        xa = M
+        xP = xa + m * W
+        xPi = xP + mm * W
+        M = xPi + mm * W
+    Mi = M + m * W
+    S1 = Mi + m * W
+    S2 = S1 + m * W
+    one = S2 + m * W
+    T1 = one + 6 * W
+    end = T1 + mm * W
+    return Rows(a, Pm, Pi, rank, F, H, Q, R, c, d, y, seen, log_p, tolerance, xa, xP, xPi, M, Mi, S1, S2, one, T1, end)
+
+
+@intrinsic
+def _bits(typingctx, value):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        return builder.bitcast(args[0], ir.IntType(64))
+
+    return types.int64(types.float64), codegen
+
+
+@intrinsic
+def _from_bits(typingctx, value):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        return builder.bitcast(args[0], ir.DoubleType())
+
+    return types.float64(types.int64), codegen
+
+
+@compiled
+def log(x):
+    """Natural logarithm of a positive normal number, to 2 ulp: arithmetic only, so that lanes vectorise.
+
+    x = 2^e m with m in [1/sqrt 2, sqrt 2);  log m = 2 atanh s = 2 (s + s^3/3 + ...),  s = (m - 1) / (m + 1).
+    """
+    bits = _bits(x)
+    e = (bits - 0x3FE6A09E00000000) >> 52
+    m = _from_bits(bits - (e << 52))
+    s = (m - 1.0) / (m + 1.0)
+    z = s * s
+    p = 1 / 23
+    p = p * z + 1 / 21
+    p = p * z + 1 / 19
+    p = p * z + 1 / 17
+    p = p * z + 1 / 15
+    p = p * z + 1 / 13
+    p = p * z + 1 / 11
+    p = p * z + 1 / 9
+    p = p * z + 1 / 7
+    p = p * z + 1 / 5
+    p = p * z + 1 / 3
+    # ln 2 in two parts: e * high is exact
+    return e * 0.693147180369123816490 + (2.0 * s + (2.0 * s * z * p + e * 1.90821492927058770002e-10))
+
+
+@compiled
+def fill(w, row, rows, value):
+    for i in range(row, row + rows * W):
+        w[i] = value
+
+
+@compiled
+def copy(w, row, source, at, rows):
+    for i in range(rows * W):
+        w[row + i] = source[at + i]
+
+
+@compiled
+def matvec(w, out, A, x, n):
+    """out = A x."""
+    for j in range(n):
+        o = out + j * W
+        for i in range(W):
+            w[o + i] = w[A + j * n * W + i] * w[x + i]
+        for k in range(1, n):
+            q, z = A + (j * n + k) * W, x + k * W
+            for i in range(W):
+                w[o + i] += w[q + i] * w[z + i]
+
+
+@compiled
+def matvec_t(w, out, A, x, n):
+    """out = A' x."""
+    for j in range(n):
+        o = out + j * W
+        for i in range(W):
+            w[o + i] = w[A + j * W + i] * w[x + i]
+        for k in range(1, n):
+            q, z = A + (k * n + j) * W, x + k * W
+            for i in range(W):
+                w[o + i] += w[q + i] * w[z + i]
+
+
+@compiled
+def dot(w, out, x, y, n):
+    """out = x' y."""
+    for i in range(W):
+        w[out + i] = w[x + i] * w[y + i]
+    for k in range(1, n):
+        q, z = x + k * W, y + k * W
+        for i in range(W):
+            w[out + i] += w[q + i] * w[z + i]
+
+
+@compiled
+def matmul(w, out, A, B, n, ta, tb):
+    """out = A B, with A transposed if ta and B if tb."""
+    for j in range(n):
+        for k in range(n):
+            o = out + (j * n + k) * W
+            for h in range(n):
+                q = A + ((h * n + j) if ta else (j * n + h)) * W
+                z = B + ((k * n + h) if tb else (h * n + k)) * W
+                if h == 0:
+                    for i in range(W):
+                        w[o + i] = w[q + i] * w[z + i]
+                else:
+                    for i in range(W):
+                        w[o + i] += w[q + i] * w[z + i]
+
+
+@compiled
+def load(w, row, source, rows, b0, n, t):
+    """Rows of a (b, t, rows) array into lanes; lanes beyond the last series repeat the first of the block."""
+    at = t if source.shape[1] > 1 else 0
+    many = source.shape[0] > 1
+    for r in range(rows):
+        for i in range(W):
+            b = b0 + (i if i < n else 0) if many else 0
+            w[row + r * W + i] = source[b, at, r]
+
+
+@compiled
+def load_matrices(w, o, data, N, P, m, b0, n, t):
+    """Matrices of step t: at the first call all of them, later those that vary with time."""
+    first = t < 0
+    t = max(t, 0)
+    if first or data.F.shape[1] > 1:
+        load(w, o.F, data.F, N * N, b0, n, t)
+    if first or data.Q.shape[1] > 1:
+        load(w, o.Q, data.Q, N * N, b0, n, t)
+    if first or data.R.shape[1] > 1:
+        load(w, o.R, data.R, P * P, b0, n, t)
+    if first or data.c.shape[1] > 1:
+        load(w, o.c, data.c, N, b0, n, t)
+    if first or data.d.shape[1] > 1:
+        load(w, o.d, data.d, P, b0, n, t)
+    if first or data.H.shape[1] > 1:
+        if m == N:
+            load(w, o.H, data.H, P * N, b0, n, t)
+        else:  # rows (h, e_i)
+            at = t if data.H.shape[1] > 1 else 0
+            for p in range(P):
+                for k in range(m):
+                    for i in range(W):
+                        b = b0 + (i if i < n else 0) if data.H.shape[0] > 1 else 0
+                        w[o.H + (p * m + k) * W + i] = (
+                            data.H[b, at, p * N + k] if k < N else (1.0 if k - N == p else 0.0)
+                        )
+
+
+@compiled
+def load_start(w, o, data, N, b0, n, t):
+    """The initial state: into every lane at t = 0, later into those that reset."""
+    if t > 0 and data.reset.shape[0] == 0:
+        return
+    for i in range(W):
+        b = b0 + (i if i < n else 0)
+        if t > 0 and not data.reset[b, t]:
+            continue
+        bm, bc, bd = (
+            min(b, data.mean.shape[0] - 1),
+            min(b, data.covariance.shape[0] - 1),
+            min(b, data.diffuse.shape[0] - 1),
+        )
+        for j in range(N):
+            w[o.a + j * W + i] = data.mean[bm, j]
+        for j in range(N * N):
+            w[o.P + j * W + i] = data.covariance[bc, j]
+            w[o.Pi + j * W + i] = data.diffuse[bd, j]
+        w[o.rank + i] = data.rank[bd]
+        w[o.tolerance + i] = data.tolerance[bd]
+
+
+@compiled
+def load_y(w, o, data, P, b0, n, t):
+    """Observations of step t, zero where missing, and which there are."""
+    for p in range(P):
+        for i in range(W):
+            y = data.y[b0 + (i if i < n else 0), t, p]
+            missing = math.isnan(y)
+            w[o.y + p * W + i] = 0.0 if missing else y
+            w[o.seen + p * W + i] = 0.0 if missing else 1.0
+
+
+@compiled
+def any_diffuse(w, o):
+    return w[o.rank : o.rank + W].max() > 0
+
+
+@compiled
+def extend(w, o, N, P, m):
+    """(alpha, eps) with covariance diag(P, R), where m > N."""
+    if m == N:
+        return
+    copy(w, o.xa, w, o.a, N)
+    fill(w, o.xa + N * W, P, 0.0)
+    fill(w, o.xP, m * m, 0.0)
+    fill(w, o.xPi, m * m, 0.0)
+    for j in range(N):
+        copy(w, o.xP + j * m * W, w, o.P + j * N * W, N)
+        copy(w, o.xPi + j * m * W, w, o.Pi + j * N * W, N)
+    for j in range(P):
+        copy(w, o.xP + ((N + j) * m + N) * W, w, o.R + j * P * W, P)
+
+
+@compiled
+def shrink(w, o, N, m):
+    """Back to alpha."""
+    if m == N:
+        return
+    copy(w, o.a, w, o.xa, N)
+    for j in range(N):
+        copy(w, o.P + j * N * W, w, o.xP + j * m * W, N)
+        copy(w, o.Pi + j * N * W, w, o.xPi + j * m * W, N)
+
+
+@compiled
+def gains(w, o, p, P, N, m, diffuse):
+    """v, M, F, M_inf, F_inf and the two gains of component p; adds to log_p."""
+    h = o.H + p * m * W
+    v, F, Fi, g, g0 = o.one, o.one + W, o.one + 2 * W, o.one + 3 * W, o.one + 4 * W
+    matvec(w, o.M, o.xP, h, m)
+    dot(w, F, h, o.M, m)
+    if m == N:
+        r = o.R + (p * P + p) * W
+        for i in range(W):
+            w[F + i] += w[r + i]
+    dot(w, v, h, o.xa, m)
+    y, d, seen = o.y + p * W, o.d + p * W, o.seen + p * W
+    for i in range(W):
+        w[v + i] = (w[y + i] - w[d + i] - w[v + i]) * w[seen + i]
+    if diffuse:
+        matvec(w, o.Mi, o.xPi, h, m)
+        dot(w, Fi, h, o.Mi, m)
+        dot(w, g, h, h, m)
+        for i in range(W):
+            unknown = (w[seen + i] > 0) and (w[o.rank + i] > 0) and (w[o.tolerance + i] * w[g + i] < w[Fi + i])
+            w[g0 + i] = 1.0 / w[Fi + i] if unknown else 0.0
+            known = (w[seen + i] > 0) and (not unknown) and (w[F + i] > TINY)
+            w[g + i] = 1.0 / w[F + i] if known else 0.0
+            used = w[F + i] if known else (w[Fi + i] if unknown else 1.0)
+            term = LOG_2PI + log(used) + w[v + i] * w[v + i] * w[g + i]
+            w[o.log_p + i] -= 0.5 * term if (known or unknown) else 0.0
+    else:
+        for i in range(W):
+            known = (w[seen + i] > 0) & (w[F + i] > TINY)
+            used = w[F + i] if known else 1.0
+            w[g + i] = 1.0 / used if known else 0.0
+            term = LOG_2PI + log(used) + w[v + i] * w[v + i] * w[g + i]
+            w[o.log_p + i] -= 0.5 * term if known else 0.0
+
+
+@compiled
+def condition(w, o, m, diffuse):
+    """Move the state by the component whose gains were just computed."""
+    v, F, g, g0 = o.one, o.one + W, o.one + 3 * W, o.one + 4 * W
+    for j in range(m):
+        aj, Mj = o.xa + j * W, o.M + j * W
+        for i in range(W):
+            w[aj + i] += w[Mj + i] * (w[g + i] * w[v + i])
+        for k in range(j + 1):
+            Pjk, Pkj, Mk = o.xP + (j * m + k) * W, o.xP + (k * m + j) * W, o.M + k * W
+            for i in range(W):
+                w[Pjk + i] -= w[Mj + i] * w[Mk + i] * w[g + i]
+            if not diffuse and k < j:
+                copy(w, Pkj, w, Pjk, 1)
+    if not diffuse:
+        return
+    keep = o.one + 5 * W
+    for i in range(W):
+        w[o.rank + i] -= 1.0 if w[g0 + i] > 0 else 0.0
+        w[keep + i] = 1.0 if w[o.rank + i] > 0 else 0.0
+    for j in range(m):
+        aj, Mj, Ij = o.xa + j * W, o.M + j * W, o.Mi + j * W
+        for i in range(W):
+            w[aj + i] += w[Ij + i] * (w[g0 + i] * w[v + i])
+        for k in range(j + 1):
+            Mk, Ik = o.M + k * W, o.Mi + k * W
+            Pjk, Pkj = o.xP + (j * m + k) * W, o.xP + (k * m + j) * W
+            Qjk, Qkj = o.xPi + (j * m + k) * W, o.xPi + (k * m + j) * W
+            for i in range(W):
+                both = w[Mj + i] * w[Ik + i] + w[Ij + i] * w[Mk + i]
+                w[Pjk + i] += (w[Ij + i] * w[Ik + i] * w[F + i] * w[g0 + i] - both) * w[g0 + i]
+            for i in range(W):
+                w[Qjk + i] = (w[Qjk + i] - w[Ij + i] * w[Ik + i] * w[g0 + i]) * w[keep + i]
+            copy(w, Pkj, w, Pjk, 1)
+            copy(w, Qkj, w, Qjk, 1)
+
+
+@compiled
+def take_in(w, o, N, P, m, diffuse):
+    """All components of a step."""
+    fill(w, o.log_p, 1, 0.0)
+    extend(w, o, N, P, m)
+    for p in range(P):
+        gains(w, o, p, P, N, m, diffuse)
+        condition(w, o, m, diffuse)
+    shrink(w, o, N, m)
+
+
+@compiled
+def predict(w, o, N, diffuse):
+    """a <- c + F a, P <- F P F' + Q, P_inf <- F P_inf F'."""
+    matvec(w, o.M, o.F, o.a, N)
+    for i in range(N * W):
+        w[o.a + i] = w[o.c + i] + w[o.M + i]
+    _sandwich(w, o, o.P, N)
+    for i in range(N * N * W):
+        w[o.P + i] += w[o.Q + i]
+    if diffuse:
+        _sandwich(w, o, o.Pi, N)
+
+
+@compiled
+def _sandwich(w, o, P, N):
+    """P <- F P F', symmetric to the last bit."""
+    matmul(w, o.T1, o.F, P, N, False, False)
+    for j in range(N):
+        for k in range(j + 1):
+            out = P + (j * N + k) * W
+            for h in range(N):
+                q, z = o.T1 + (j * N + h) * W, o.F + (k * N + h) * W
+                if h == 0:
+                    for i in range(W):
+                        w[out + i] = w[q + i] * w[z + i]
+                else:
+                    for i in range(W):
+                        w[out + i] += w[q + i] * w[z + i]
+            if k < j:
+                copy(w, P + (k * N + j) * W, w, out, 1)
