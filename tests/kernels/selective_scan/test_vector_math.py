@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-numba = pytest.importorskip("numba", reason="tests functions for numba loops")
+pytest.importorskip("numba", reason="tests functions for numba loops")
+
+import numba
 
 from ssmfin_kernels.selective_scan import vector_math
 
@@ -31,11 +33,11 @@ def test_relative_errors_over_the_whole_range(apply: Any) -> None:
     wide = x.astype(np.float64)
     exact = 2.0**wide, np.logaddexp(0, wide), 1 / (1 + np.exp(-wide))
     errors = [np.abs(found / true - 1).max() for found, true in zip(apply(x), exact, strict=True)]
-    # softplus and sigmoid scale x by log2(e) first, whose rounding an exponential of size e^80 multiplies by 80
-    assert errors[0] < 1.3e-7
+    assert errors[0] < 1e-7
+    # softplus and sigmoid scale x by log2(e) first: the rounding of that grows with x
     near = np.abs(wide) < 20
-    assert np.abs(apply(x)[1][near] / exact[1][near] - 1).max() < 2e-6
-    assert max(errors) < 6e-6
+    assert np.abs(apply(x)[1][near] / exact[1][near] - 1).max() < 1.2e-6
+    assert max(errors) < 5e-6
 
 
 def test_ends_of_the_range(apply: Any) -> None:
@@ -45,7 +47,7 @@ def test_ends_of_the_range(apply: Any) -> None:
     np.testing.assert_array_equal(powers[3:6], np.float32(2.0) ** x[3:6])
     assert np.isinf(powers[6:9]).all()
     assert np.isnan(powers[9])
-    np.testing.assert_array_equal(softplus[[0, 1, 7, 8]], [0, 0, 1e30, np.inf])
+    np.testing.assert_array_equal(softplus[[0, 1, 7, 8]], np.float32([0, 0, 1e30, np.inf]))
     np.testing.assert_array_equal(sigmoid[[0, 1, 7, 8]], [0, 0, 1, 1])
     assert np.isnan(softplus[9])
     assert np.isnan(sigmoid[9])
