@@ -2,9 +2,10 @@
 # make test   the tests (sets up .venv on first use)
 # make check  format, lint, types, floors and all tests, the slow ones too
 # make bench  the measured figures that the documents quote
+# make bench-kernels  the scan kernels against their peers on this machine's CPU
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench clean
+.PHONY: help demo test check bench bench-kernels clean
 VENV := .venv
 RUN := $(VENV)/bin
 
@@ -43,6 +44,10 @@ check: $(VENV)/.ready-dev
 
 bench: $(VENV)/.ready-dev
 	@for script in tests/benchmarks/bench_*.py; do echo "== $$script"; OMP_NUM_THREADS=1 $(RUN)/python $$script || exit 1; done
+
+bench-kernels: $(VENV)/.ready-dev
+	@for script in $(filter-out %/common.py,$(wildcard kernels/benchmarks/*.py)); do \
+		echo "== $$script"; $(RUN)/python $$script --device cpu || exit 1; done
 
 clean:
 	rm -rf $(VENV) runs .pytest_cache .mypy_cache .ruff_cache .hypothesis
