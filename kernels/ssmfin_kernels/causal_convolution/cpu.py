@@ -14,6 +14,7 @@ from numba import njit, prange
 from torch import Tensor
 
 from ssmfin_kernels import library
+from ssmfin_kernels.causal_convolution import operators
 from ssmfin_kernels.causal_convolution.naive import reach
 from ssmfin_kernels.causal_convolution.states import add_final_gradient, final_state
 
@@ -181,46 +182,4 @@ def _width(B: int, D: int) -> int:
     return min(-(-width // 16) * 16, _BLOCK)
 
 
-@causal_convolution_cpu.register_fake
-def _(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    initial_state: Tensor | None,
-    reset: Tensor | None,
-    silu: bool,
-) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(x), x.new_empty(x.shape[0], weight.shape[1] - 1, x.shape[2])
-
-
-@causal_convolution_cpu_backward.register_fake
-def _(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    initial_state: Tensor | None,
-    reset: Tensor | None,
-    grad_y: Tensor,
-    grad_final: Tensor,
-    silu: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    return torch.empty_like(x), torch.empty_like(weight), weight.new_empty(x.shape[2]), torch.empty_like(grad_final)
-
-
-def _differentiate(
-    saved: tuple[Tensor, ...], silu: bool, needs: tuple[bool, ...], grad_y: Tensor, grad_final: Tensor
-) -> tuple[Tensor | None, ...]:
-    x, weight, bias, initial_state, reset = saved
-    dx, d_weight, d_bias, d_initial = causal_convolution_cpu_backward(
-        x, weight, bias, initial_state, reset, grad_y.contiguous(), grad_final.contiguous(), silu
-    )
-    return dx, d_weight, None if bias is None else d_bias, None if initial_state is None else d_initial, None, None
-
-
-library.once_differentiable(causal_convolution_cpu_backward)
-library.differentiable(
-    causal_convolution_cpu,
-    save=lambda inputs, output: inputs[:5],
-    keep=lambda inputs: inputs[5],
-    backward=_differentiate,
-)
+operators.register(causal_convolution_cpu, causal_convolution_cpu_backward)

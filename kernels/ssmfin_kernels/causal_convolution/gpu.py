@@ -21,6 +21,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ssmfin_kernels import library
+from ssmfin_kernels.causal_convolution import operators
 from ssmfin_kernels.causal_convolution.naive import reach
 from ssmfin_kernels.causal_convolution.states import add_final_gradient, final_state
 
@@ -283,46 +284,4 @@ def causal_convolution_gpu_backward(
     return dx, d_weight.to(x.dtype), total[K].to(x.dtype, copy=True), d_initial
 
 
-@causal_convolution_gpu.register_fake
-def _(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    initial_state: Tensor | None,
-    reset: Tensor | None,
-    silu: bool,
-) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(x), x.new_empty(x.shape[0], weight.shape[1] - 1, x.shape[2])
-
-
-@causal_convolution_gpu_backward.register_fake
-def _(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    initial_state: Tensor | None,
-    reset: Tensor | None,
-    grad_y: Tensor,
-    grad_final: Tensor,
-    silu: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    return torch.empty_like(x), torch.empty_like(weight), weight.new_empty(x.shape[2]), torch.empty_like(grad_final)
-
-
-def _differentiate(
-    saved: tuple[Tensor, ...], silu: bool, needs: tuple[bool, ...], grad_y: Tensor, grad_final: Tensor
-) -> tuple[Tensor | None, ...]:
-    x, weight, bias, initial_state, reset = saved
-    dx, d_weight, d_bias, d_initial = causal_convolution_gpu_backward(
-        x, weight, bias, initial_state, reset, grad_y.contiguous(), grad_final.contiguous(), silu
-    )
-    return dx, d_weight, None if bias is None else d_bias, None if initial_state is None else d_initial, None, None
-
-
-library.once_differentiable(causal_convolution_gpu_backward)
-library.differentiable(
-    causal_convolution_gpu,
-    save=lambda inputs, output: inputs[:5],
-    keep=lambda inputs: inputs[5],
-    backward=_differentiate,
-)
+operators.register(causal_convolution_gpu, causal_convolution_gpu_backward)

@@ -14,6 +14,7 @@ from numba import njit, prange
 from torch import Tensor
 
 from ssmfin_kernels import library
+from ssmfin_kernels.linear_scan import operators
 
 _LINE = 64  # bytes of a cache line: blocks of channels are whole lines, so that no two threads write to the same
 _BLOCK = 4096  # bytes of a channel block at most: the rows of five arrays stay in the first-level cache
@@ -179,38 +180,4 @@ def _width(a: Tensor) -> int:
     return min(-(-width // line) * line, _BLOCK // a.element_size())
 
 
-@linear_scan_cpu.register_fake
-def _(a: Tensor, b: Tensor, initial_state: Tensor | None, reset: Tensor | None, reverse: bool) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(b), b.new_empty(b.shape[0], b.shape[2])
-
-
-@linear_scan_cpu_backward.register_fake
-def _(
-    a: Tensor,
-    h: Tensor,
-    initial_state: Tensor | None,
-    reset: Tensor | None,
-    grad_h: Tensor,
-    grad_final: Tensor,
-    reverse: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    return torch.empty_like(a), torch.empty_like(a), a.new_empty(a.shape[0], a.shape[2])
-
-
-def _differentiate(
-    saved: tuple[Tensor, ...], reverse: bool, needs: tuple[bool, ...], grad_h: Tensor, grad_final: Tensor
-) -> tuple[Tensor | None, ...]:
-    a, h, initial_state, reset = saved
-    da, db, d_initial = linear_scan_cpu_backward(
-        a, h, initial_state, reset, grad_h.contiguous(), grad_final.contiguous(), reverse
-    )
-    return da, db, None if initial_state is None else d_initial, None, None
-
-
-library.once_differentiable(linear_scan_cpu_backward)
-library.differentiable(
-    linear_scan_cpu,
-    save=lambda inputs, output: (inputs[0], output[0], inputs[2], inputs[3]),
-    keep=lambda inputs: inputs[4],
-    backward=_differentiate,
-)
+operators.register(linear_scan_cpu, linear_scan_cpu_backward)

@@ -32,6 +32,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ssmfin_kernels import library
+from ssmfin_kernels.linear_scan import operators
 
 _MANY = 256  # sequences x channel blocks from which a plain chain of tiles is hidden behind the others
 _GROUP = 32
@@ -401,38 +402,4 @@ def linear_scan_gpu_backward(
     return da, db, d_initial
 
 
-@linear_scan_gpu.register_fake
-def _(a: Tensor, b: Tensor, initial_state: Tensor | None, reset: Tensor | None, reverse: bool) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(b), b.new_empty(b.shape[0], b.shape[2])
-
-
-@linear_scan_gpu_backward.register_fake
-def _(
-    a: Tensor,
-    h: Tensor,
-    initial_state: Tensor | None,
-    reset: Tensor | None,
-    grad_h: Tensor,
-    grad_final: Tensor,
-    reverse: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    return torch.empty_like(a), torch.empty_like(a), a.new_empty(a.shape[0], a.shape[2])
-
-
-def _differentiate(
-    saved: tuple[Tensor, ...], reverse: bool, needs: tuple[bool, ...], grad_h: Tensor, grad_final: Tensor
-) -> tuple[Tensor | None, ...]:
-    a, h, initial_state, reset = saved
-    da, db, d_initial = linear_scan_gpu_backward(
-        a, h, initial_state, reset, grad_h.contiguous(), grad_final.contiguous(), reverse
-    )
-    return da, db, None if initial_state is None else d_initial, None, None
-
-
-library.once_differentiable(linear_scan_gpu_backward)
-library.differentiable(
-    linear_scan_gpu,
-    save=lambda inputs, output: (inputs[0], output[0], inputs[2], inputs[3]),
-    keep=lambda inputs: inputs[4],
-    backward=_differentiate,
-)
+operators.register(linear_scan_gpu, linear_scan_gpu_backward)
