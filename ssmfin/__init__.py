@@ -20,7 +20,19 @@ _HOMES = {
     "ssmfin.features.leverage": ["Leverage"],
     "ssmfin.models.interface": ["Forecaster", "Target"],
     "ssmfin.models.baselines.random_walk": ["RandomWalk"],
-    "ssmfin.models.baselines.har": ["HAR", "LogHAR"],
+    "ssmfin.models.baselines.har.members": [
+        "CHAR",
+        "HAR",
+        "HARCJ",
+        "HARJ",
+        "HARQ",
+        "HARQF",
+        "HARX",
+        "HExp",
+        "LHAR",
+        "LogHAR",
+        "SHAR",
+    ],
     "ssmfin.models.baselines.ridge": ["Ridge"],
     "ssmfin.models.baselines.boosted": ["LightGBM"],
     "ssmfin.models.baselines.ewma": ["EWMA"],
@@ -48,7 +60,19 @@ if TYPE_CHECKING:
     from ssmfin.models.baselines.boosted import LightGBM
     from ssmfin.models.baselines.ewma import EWMA
     from ssmfin.models.baselines.garch import GARCH
-    from ssmfin.models.baselines.har import HAR, LogHAR
+    from ssmfin.models.baselines.har.members import (
+        CHAR,
+        HAR,
+        HARCJ,
+        HARJ,
+        HARQ,
+        HARQF,
+        HARX,
+        LHAR,
+        SHAR,
+        HExp,
+        LogHAR,
+    )
     from ssmfin.models.baselines.random_walk import RandomWalk
     from ssmfin.models.baselines.ridge import Ridge
     from ssmfin.models.interface import Forecaster, Target

@@ -6,6 +6,7 @@ running totals), so a value outside a window cannot touch its result, not even i
 
 from __future__ import annotations
 
+import itertools
 from typing import Literal
 
 import numpy as np
@@ -37,6 +38,29 @@ def trailing_mean(values: np.ndarray, starts: np.ndarray, window: int) -> np.nda
     for offset in range(window - 1):
         rows = starts[:-1] + offset
         out[rows[rows < starts[1:]]] = np.nan
+    return out
+
+
+def trailing_exponential(values: np.ndarray, starts: np.ndarray, centre_of_mass: float) -> np.ndarray:
+    """(R,) exponential average of the rows of the same id so far, the row itself included; missing values are skipped.
+
+        m_t = sum_{i >= 0} a^i x_{t-i} / sum_{i >= 0} a^i,    a = c / (1 + c)
+
+    over the observed x alone, weights by their number of rows back. NaN before the first observed value.
+
+    Args:
+        centre_of_mass: c, in rows: the average age of what is averaged.
+
+    >>> trailing_exponential(np.array([1.0, 3.0, 8.0]), np.array([0, 2, 3]), 1.0).round(4).tolist()
+    [1.0, 2.3333, 8.0]
+    """
+    import polars as pl
+
+    out = np.full(len(values), np.nan)
+    for first, last in itertools.pairwise(starts):
+        series = pl.Series(values[first:last], nan_to_null=True)
+        mean = series.ewm_mean(com=centre_of_mass, adjust=True, ignore_nulls=False, min_samples=1)
+        out[first:last] = mean.forward_fill().fill_null(float("nan")).to_numpy()
     return out
 
 

@@ -18,7 +18,7 @@ import time
 
 import numpy as np
 
-from ssmfin.models.baselines.har import HAR, LogHAR
+from ssmfin.models.baselines.har.members import HAR, LogHAR
 from ssmfin.models.baselines.least_squares import ordinary_least_squares
 from ssmfin.models.baselines.ridge import Ridge
 from ssmfin.models.baselines.samples import WindowDates, walk_samples

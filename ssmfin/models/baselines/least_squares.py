@@ -83,6 +83,27 @@ def ordinary_least_squares(sample: Sample) -> Regression:
     return Regression(intercept, coefficients, variance, normal.n, np.zeros_like(intercept))
 
 
+def within_least_squares(moments: RangeMoments, groups: FloatArray) -> Regression:
+    """Slopes common to several groups of rows, from scatters about each group's own mean, summed over groups.
+
+    Args:
+        moments: B windows; n of all groups, `mean` of any group (it says what counts as constant), the summed scatter.
+        groups: (B,) how many groups have rows; each has an intercept, which costs a degree of freedom.
+    Returns:
+        Intercepts are zero here: a group's own is its mean of y less its means of x times the slopes.
+    """
+    normal = _normal_equations(moments)
+    p = normal.correlation.shape[1]
+    # a pseudo-inverse: collinear regressors share, a constant one (a row of zeros) gets nothing
+    inverse = np.linalg.pinv(normal.correlation, rcond=1e-10, hermitian=True)
+    standardised = (inverse @ normal.cross[:, :, None])[:, :, 0]
+    residual = np.maximum(normal.variance_y - _row_dot(standardised, normal.cross), 0.0)
+    variance = residual * normal.n / np.maximum(normal.n - groups - p, 1.0)
+    return Regression(
+        np.zeros_like(normal.n), standardised * normal.inverse_scale, variance, normal.n, np.zeros_like(normal.n)
+    )
+
+
 def least_squares_by_rows(x: FloatArray, y: FloatArray) -> tuple[float, FloatArray, float]:
     """Intercept, coefficients (p,) and residual variance by a singular value decomposition of the standardised rows.
 

@@ -14,6 +14,8 @@ from ssmfin.models.baselines.range_sums import range_extremes, range_sums
 from ssmfin.models.baselines.samples import Part, Sample, WindowDates, training_samples, walk_samples
 from ssmfin.models.interface import Design, Fitted, FloatArray, TrainingSet, Window
 
+LEAST_ROWS = 5  # for each coefficient, where a window may lack rows
+
 
 @dataclass(frozen=True)
 class LinearModel:
@@ -24,6 +26,7 @@ class LinearModel:
         estimate: samples, one of each part in `parts`, to coefficients.
         to_forecast: mu and residual variance, (n,) each, to the forecast on the original scale.
         insanity_filter: replace forecasts outside the range of the training labels by their mean.
+        may_lack: an id with too few rows in a window gets NaN there, instead of an error.
     """
 
     regressors: FloatArray
@@ -32,6 +35,7 @@ class LinearModel:
     estimate: Callable[[tuple[Sample, ...]], Regression]
     to_forecast: Callable[[FloatArray, FloatArray], FloatArray]
     insanity_filter: bool
+    may_lack: bool = False
 
 
 class Bounds(NamedTuple):
@@ -53,7 +57,7 @@ class Bounds(NamedTuple):
         References:
             Bollerslev, Patton, Quaedvlieg (2016), Journal of Econometrics 192, section 3.1.
         """
-        insane = ~((forecast >= self.low[which]) & (forecast <= self.high[which]))
+        insane = ~((forecast >= self.low[which]) & (forecast <= self.high[which])) & np.isfinite(self.mean[which])
         return np.where(insane, self.mean[which], forecast), int(insane.sum())
 
 
@@ -87,7 +91,7 @@ def walk_linear(design: Design, windows: list[Window], model: LinearModel) -> tu
                 here = np.flatnonzero(place[position] >= 0)
                 which = place[position[here]]
                 regression, bounds = _estimate(design, int(k), h, model, samples)
-                forecasts[mine[here], h] = _forecast(model, regression, bounds, rows[mine[here]], which, tally)
+                forecasts[mine[here], h] = forecast_rows(model, regression, bounds, rows[mine[here]], which, tally)
                 tally.penalties.append(regression.penalty)
     ends = np.cumsum(sizes)
     return [forecasts[end - size : end] for end, size in zip(ends, sizes, strict=True)], tally
@@ -135,16 +139,18 @@ class FittedLinear(Fitted):
         for k in np.unique(design.id_index[rows]):
             mine = np.flatnonzero(design.id_index[rows] == k)
             for h in range(forecasts.shape[1]):
+                if model.may_lack and (int(k), h) not in self.estimates:
+                    continue
                 regression, bounds = self._of(int(k), h)
                 which = np.zeros(len(mine), dtype=np.int64)
-                forecasts[mine, h] = _forecast(model, regression, bounds, rows[mine], which, self.tally)
+                forecasts[mine, h] = forecast_rows(model, regression, bounds, rows[mine], which, self.tally)
         if model.insanity_filter:
             self.notes |= filter_notes(self.tally)
         return forecasts
 
     def _of(self, k: int, h: int) -> tuple[Regression, Bounds | None]:
         if (k, h) not in self.estimates:
-            raise _no_rows(self.ids[k], h)
+            raise no_rows(self.ids[k], h)
         return self.estimates[k, h]
 
 
@@ -157,14 +163,26 @@ def _estimate(
     design: Design, k: int, h: int, model: LinearModel, samples: tuple[Sample, ...]
 ) -> tuple[Regression, Bounds | None]:
     regression = model.estimate(samples)
-    if (regression.n == 0).any():
-        raise _no_rows(design.ids[k], h)
-    return regression, Bounds.of(samples[0], regression.n) if model.insanity_filter else None
+    bounds = Bounds.of(samples[0], np.maximum(regression.n, 1.0)) if model.insanity_filter else None
+    if model.may_lack:
+        regression = without_few(regression, model.regressors.shape[1] + 1)
+        if bounds is not None:
+            bounds = bounds._replace(mean=np.where(np.isnan(regression.intercept), np.nan, bounds.mean))
+    elif (regression.n == 0).any():
+        raise no_rows(design.ids[k], h)
+    return regression, bounds
 
 
-def _forecast(
+def without_few(regression: Regression, coefficients: int) -> Regression:
+    """The same with NaN where there are fewer than `LEAST_ROWS` rows for each coefficient."""
+    few = regression.n < LEAST_ROWS * coefficients
+    return regression._replace(intercept=np.where(few, np.nan, regression.intercept))
+
+
+def forecast_rows(
     model: LinearModel, regression: Regression, bounds: Bounds | None, rows: np.ndarray, which: np.ndarray, tally: Tally
 ) -> FloatArray:
+    """(n,) forecasts on the original scale. Args: rows: (n,). which: (n,) the regression of each row."""
     mu = regression.forecast(model.regressors[rows], which)
     forecast = model.to_forecast(mu, regression.residual_variance[which])
     tally.forecasts += len(rows)
@@ -174,7 +192,7 @@ def _forecast(
     return forecast
 
 
-def _no_rows(unique_id: str, h: int) -> InputError:
+def no_rows(unique_id: str, h: int) -> InputError:
     return InputError(
         f"id {unique_id!r} has no training row for horizon number {h + 1} in a window that forecasts it; "
         "lengthen the training window or leave the id out."

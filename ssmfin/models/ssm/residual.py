@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from ssmfin.errors import InputError
-from ssmfin.models.baselines.har import HAR, LogHAR
+from ssmfin.models.baselines.har.members import HAR, LogHAR
 from ssmfin.models.interface import Design, Fitted, FloatArray, TrainingSet
 from ssmfin.models.ssm.sequences import InputScale, forecast_windows, training_segments
 from ssmfin.models.training import Recipe, repeatable, train

@@ -28,6 +28,7 @@ WALK = WalkForward(train=120, validation=30, test=25)
 SMALL = {
     "s4d": {"context": 16, "width": 4, "state": 4, "epochs": 6},
     "lightgbm": {"max_rounds": 20},
+    "har_x": {"columns": ("bv",)},
 }
 
 

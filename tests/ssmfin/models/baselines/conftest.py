@@ -53,6 +53,16 @@ def simulate(
         blocks.append((np.full(n, k), present, value, returns, lags, labels, known, features))
     id_index, date_index, value, returns, lags, labels, known, features = map(np.concatenate, zip(*blocks, strict=True))
     target = Target("rv", tuple(horizons), transform, aggregate, bias_correction)
+    share = np.random.default_rng(seed + 1000).beta(8, 2, size=(3, len(value)))
+    calm = share[0] > 0.8
+    measures = {
+        "bv": value * (share[0] + 0.1),
+        "continuous": value * np.where(calm, 1.0, share[0]),
+        "jump": value * np.where(calm, 0.0, 1.0 - share[0]),
+        "rs_pos": value * share[1],
+        "rs_neg": value * (1.0 - share[1]),
+        "rq": value**2 * (1.0 + share[2]),
+    }
     return Design(
         target=target,
         ids=tuple(f"id{k}" for k in range(ids)),
@@ -66,7 +76,7 @@ def simulate(
         feature_names=tuple(f"f{j}" for j in range(features.shape[1])),
         labels=labels,
         label_known=known.astype(np.int64),
-        columns={"rv": value, "log_return": returns},
+        columns={"rv": value, "log_return": returns, **measures},
     )
 
 

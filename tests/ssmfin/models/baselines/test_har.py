@@ -10,7 +10,8 @@ import polars as pl
 import pytest
 
 from ssmfin.errors import InputError
-from ssmfin.models.baselines.har import HAR, LogHAR, har_regression
+from ssmfin.models.baselines.har.in_sample import har_regression
+from ssmfin.models.baselines.har.members import HAR, LogHAR
 
 SPY = Path(__file__).resolve().parents[4].parent / "shared/data/spy_measures_2014_2019.parquet"
 

@@ -9,12 +9,48 @@ import pytest
 
 from ssmfin.models.baselines.ewma import EWMA
 from ssmfin.models.baselines.garch import GARCH
-from ssmfin.models.baselines.har import HAR, LogHAR
+from ssmfin.models.baselines.har.members import CHAR, HAR, HARCJ, HARJ, HARQ, HARQF, HARX, LHAR, SHAR, HExp, LogHAR
 from ssmfin.models.baselines.random_walk import RandomWalk
 from ssmfin.models.baselines.ridge import Ridge
 
-WALKERS = [RandomWalk(), EWMA(), HAR(), LogHAR(), LogHAR(insanity_filter=True), Ridge()]
-NAMES = ["random_walk", "ewma", "har", "log_har", "log_har filtered", "ridge"]
+WALKERS = [
+    RandomWalk(),
+    EWMA(),
+    HAR(),
+    LogHAR(),
+    LogHAR(insanity_filter=True),
+    Ridge(),
+    HARJ(log=True),
+    HARCJ(),
+    HARQF(log=True),
+    HAR(pooled=True),
+    HExp(log=True),
+    SHAR(train_windows=[40, 80]),
+    CHAR(estimation="wls"),
+    LHAR(log=True, standardised=True, estimation="qlike"),
+    HARQ(estimation="huber"),
+    HARX(columns=["bv"], column_windows=[1, 5], transform="log", estimation="qlike"),
+    LogHAR(train_windows=[45, "all"], pooled=True),
+]
+NAMES = [
+    "random_walk",
+    "ewma",
+    "har",
+    "log_har",
+    "log_har filtered",
+    "ridge",
+    "log har_j",
+    "har_cj",
+    "log harq_f",
+    "pooled har",
+    "log hexp",
+    "shar averaged",
+    "char wls",
+    "log lhar qlike",
+    "harq huber",
+    "har_x qlike",
+    "log_har pooled averaged",
+]
 walkers = pytest.mark.parametrize("model", WALKERS, ids=NAMES)
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from ssmfin.errors import InputError
-from ssmfin.models.baselines.har import HAR, LogHAR
+from ssmfin.models.baselines.har.members import HAR, LogHAR
 from ssmfin.models.ssm.s4d import S4D
 
 SMALL = {"context": 24, "width": 8, "state": 8, "segment": 64, "batch": 4, "device": "cpu"}
