@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from ssmfin_kernels.dispatch import backends
     from ssmfin_kernels.hidden_markov_scan import (
         hidden_markov_filter,
+        hidden_markov_log_likelihood,
         hidden_markov_smoother,
         hidden_markov_viterbi,
     )
@@ -45,6 +46,7 @@ __all__ = [
     "dplr_kernel",
     "fft_convolution",
     "hidden_markov_filter",
+    "hidden_markov_log_likelihood",
     "hidden_markov_smoother",
     "hidden_markov_viterbi",
     "kalman_filter",
@@ -65,6 +67,7 @@ _HOME = {
     "dplr_kernel": "long_convolution",
     "fft_convolution": "long_convolution",
     "hidden_markov_filter": "hidden_markov_scan",
+    "hidden_markov_log_likelihood": "hidden_markov_scan",
     "hidden_markov_smoother": "hidden_markov_scan",
     "hidden_markov_viterbi": "hidden_markov_scan",
     "StateSpace": "kalman_scan",

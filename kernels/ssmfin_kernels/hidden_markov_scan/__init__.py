@@ -17,6 +17,7 @@ __all__ = [
     "HiddenMarkovPath",
     "HiddenMarkovSmoothed",
     "hidden_markov_filter",
+    "hidden_markov_log_likelihood",
     "hidden_markov_smoother",
     "hidden_markov_viterbi",
 ]
@@ -93,6 +94,32 @@ def hidden_markov_filter(
     problem = _prepare(log_likelihoods, log_transition, log_initial, reset)
     steps, predicted, filtered, final = _backend(_FILTER, problem, backend).hidden_markov_filter(problem)
     return HiddenMarkovFiltered(predicted, filtered, steps.sum(1), steps, final)
+
+
+def hidden_markov_log_likelihood(
+    log_likelihoods: Tensor,
+    *,
+    log_transition: Tensor,
+    log_initial: Tensor,
+    reset: Tensor | None = None,
+    backend: str | None = None,
+) -> Tensor:
+    """Log-likelihood of every series, without storing what `hidden_markov_filter` returns: for fitting.
+
+    Arguments as for `hidden_markov_filter`.
+
+    Returns:
+        (B,), with exact gradients for every tensor argument: the posterior probabilities, and the expected number of
+        each transition.
+
+    >>> stay = torch.tensor([[0.9, 0.1], [0.1, 0.9]]).log()
+    >>> said = torch.tensor([[[0.0, -1.0], [0.0, -1.0]]])
+    >>> hidden_markov_log_likelihood(said, log_transition=stay, log_initial=torch.tensor([0.5, 0.5]).log())
+    tensor([-0.6020])
+    """
+    problem = _prepare(log_likelihoods, log_transition, log_initial, reset)
+    result: Tensor = _backend(_FILTER, problem, backend).hidden_markov_log_likelihood(problem)
+    return result
 
 
 def hidden_markov_smoother(

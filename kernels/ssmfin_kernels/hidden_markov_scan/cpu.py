@@ -44,6 +44,12 @@ def hidden_markov_viterbi(problem: Problem) -> tuple[Tensor, Tensor]:
     return path, log_probability.to(emission.dtype)
 
 
+def hidden_markov_log_likelihood(problem: Problem) -> Tensor:
+    """(B,) log-likelihood of every series; gradients for every tensor of the problem."""
+    result: Tensor = _log_likelihood(*problem)
+    return result
+
+
 @library.operator("hidden_markov_filter_cpu")
 def _filter(
     emission: Tensor, transition: Tensor, initial: Tensor, reset: Tensor | None
@@ -106,6 +112,84 @@ library.differentiable(
     save=lambda inputs, output: (*inputs[1:], *output[1:]),
     backward=lambda saved, kept, needs, *grads: (*_backward(*saved, list(grads)), None),
 )
+
+
+@library.operator("hidden_markov_log_likelihood_cpu")
+def _log_likelihood(emission: Tensor, transition: Tensor, initial: Tensor, reset: Tensor | None) -> Tensor:
+    from ssmfin_kernels.hidden_markov_scan import likelihood_loops
+
+    B = emission.shape[0]
+    out, held = torch.empty(B, dtype=torch.float64), torch.empty(B, dtype=torch.bool)
+    library.match_numba_threads()
+    arrays = (_array(emission), _array(transition), _array(initial), _flags(reset))
+    likelihood_loops.forward(*arrays, out.numpy(), held.numpy())
+    if not bool(held.all()):
+        rows = torch.nonzero(~held)[:, 0]
+        flags = None if reset is None else reset[rows]
+        out[rows] = _filter(*_rows(rows, emission, transition, initial), flags)[0].sum(1)
+    return out.to(emission.dtype)
+
+
+@_log_likelihood.register_fake
+def _(emission, transition, initial, reset):  # type: ignore[no-untyped-def]
+    return emission.new_empty(emission.shape[0])
+
+
+@library.operator("hidden_markov_log_likelihood_cpu_backward")
+def _log_likelihood_backward(
+    emission: Tensor, transition: Tensor, initial: Tensor, reset: Tensor | None, grad: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    from ssmfin_kernels.hidden_markov_scan import likelihood_loops, loops
+
+    B, T, K = emission.shape
+    shared = transition.shape[0] == 1 and B > 1
+    d_emission = torch.empty(B, T, K, dtype=torch.float64)
+    d_transition = torch.zeros(min(loops.GROUPS, B) if shared else B, *transition.shape[1:], dtype=torch.float64)
+    d_initial, held = torch.zeros(B, K, dtype=torch.float64), torch.empty(B, dtype=torch.bool)
+    library.match_numba_threads()
+    likelihood_loops.gradient(
+        *(_array(emission), _array(transition), _array(initial), _flags(reset), _array(grad)),
+        *(x.numpy() for x in (d_emission, d_transition, d_initial, held)),
+    )
+    if shared:
+        d_transition = d_transition.sum(0, keepdim=True)
+    if not bool(held.all()):  # in logs
+        rows = torch.nonzero(~held)[:, 0]
+        own = _rows(rows, emission, transition, initial)
+        flags = None if reset is None else reset[rows]
+        steps, predicted, filtered, final = _filter(*own, flags)
+        zeros = [torch.zeros_like(x) for x in (predicted, filtered, final)]
+        upstream = [grad[rows, None].double().expand_as(steps).contiguous(), *zeros]
+        by_emission, by_transition, by_initial = _backward(own[1], own[2], flags, predicted, filtered, final, upstream)
+        d_emission[rows] = by_emission
+        if shared:
+            d_transition += by_transition.sum(0, keepdim=True)
+        else:
+            d_transition[rows] = by_transition
+        d_initial[rows] = by_initial
+    if initial.shape[0] < B:
+        d_initial = d_initial.sum(0, keepdim=True)
+    return d_emission.to(emission.dtype), d_transition.to(transition.dtype), d_initial.to(initial.dtype)
+
+
+@_log_likelihood_backward.register_fake
+def _(emission, transition, initial, reset, grad):  # type: ignore[no-untyped-def]
+    return tuple(x.new_empty(x.shape) for x in (emission, transition, initial))
+
+
+library.once_differentiable(_log_likelihood_backward)
+library.differentiable(
+    _log_likelihood,
+    save=lambda inputs, output: inputs,
+    backward=lambda saved, kept, needs, grad: (*_log_likelihood_backward(*saved, grad), None),
+)
+
+
+def _rows(rows: Tensor, emission: Tensor, transition: Tensor, initial: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Some series of a problem, float64, each with an initial distribution of its own."""
+    B = emission.shape[0]
+    some = transition if transition.shape[0] == 1 and B > 1 else transition[rows]
+    return emission[rows].double(), some.double(), initial.expand(B, -1)[rows].double()
 
 
 def _array(tensor: Tensor) -> np.ndarray:

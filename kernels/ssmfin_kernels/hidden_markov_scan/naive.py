@@ -62,6 +62,11 @@ def hidden_markov_filter(problem: Problem) -> Filtered:
     return Filtered(torch.stack(steps, 1), torch.stack(predicted, 1), torch.stack(filtered, 1), state)
 
 
+def hidden_markov_log_likelihood(problem: Problem) -> Tensor:
+    """(B,) log-likelihood of every series; differentiable by autograd."""
+    return hidden_markov_filter(problem).steps.sum(1)
+
+
 def hidden_markov_smoother(problem: Problem) -> tuple[Tensor, Tensor]:
     """Log-probabilities given the whole series (B, T, K), and log-likelihood by step (B, T)."""
     steps, predicted, filtered, _ = hidden_markov_filter(problem)

@@ -32,6 +32,11 @@ def hidden_markov_filter(problem: Problem) -> Filtered:
     return Filtered(steps, predicted, less(joint, steps[..., None]), following[:, -1])
 
 
+def hidden_markov_log_likelihood(problem: Problem) -> Tensor:
+    """(B,) log-likelihood of every series; differentiable by autograd."""
+    return hidden_markov_filter(problem).steps.sum(1)
+
+
 def hidden_markov_smoother(problem: Problem) -> tuple[Tensor, Tensor]:
     """As `naive.hidden_markov_smoother`: smoothed = filtered + (the future, a scan of the same elements backward)."""
     steps, _, filtered, _ = hidden_markov_filter(problem)
