@@ -110,28 +110,39 @@ def measure(shapes: list[Any], device: str, ceiling: float) -> None:
     )
 
 
-TILES = [
-    (16, 8, 32, 4),
-    (16, 16, 32, 4),
-    (16, 8, 32, 8),
-    (16, 16, 32, 8),
-    (8, 16, 32, 4),
-    (8, 8, 64, 4),
-    (4, 16, 128, 4),
-]
+# segments, steps, block, warps, strip, registers, by type
+TILES: dict[torch.dtype, list[tuple[int, int, int, int, int, int | None]]] = {
+    torch.float32: [
+        (8, 4, 64, 4, 64, None),
+        (8, 4, 64, 4, 64, 168),
+        (8, 4, 64, 4, 128, 168),
+        (2, 4, 128, 2, 16, None),
+        (2, 4, 128, 2, 64, None),
+        (2, 4, 128, 2, 128, 168),
+    ],
+    torch.bfloat16: [
+        (8, 4, 64, 4, 64, None),
+        (8, 4, 64, 4, 64, 128),
+        (8, 4, 64, 4, 128, 128),
+        (8, 4, 64, 4, 256, 128),
+        (4, 4, 64, 2, 128, 128),
+        (2, 4, 128, 2, 32, None),
+    ],
+}
 
 
 def operators(tile: Any, B: int, T: int, D: int, dtype: torch.dtype) -> tuple[Any, Any]:
     """The two operators with this tile and without autograd, as functions to time."""
     from ssmfin_kernels.causal_convolution import gpu
 
-    gpu._TILES.update({False: tile, True: tile})
-    x = torch.randn(B, T, D, dtype=dtype, device="cuda")
+    gpu._TILES.update(dict.fromkeys(gpu._TILES, gpu.Tile(*tile)))
+    gpu._PROGRAMS = 0
+    x, grad = (torch.randn(B, T, D, dtype=dtype, device="cuda") for _ in range(2))
     w, b = torch.randn(D, K, dtype=dtype, device="cuda"), torch.randn(D, dtype=dtype, device="cuda")
     final = x.new_zeros(B, K - 1, D)
     return (
         lambda: gpu.causal_convolution_gpu(x, w, b, None, None, True),
-        lambda: gpu.causal_convolution_gpu_backward(x, w, b, None, None, x, final, True),
+        lambda: gpu.causal_convolution_gpu_backward(x, w, b, None, None, grad, final, True),
     )
 
 
@@ -143,26 +154,28 @@ def warm(case: Any) -> None:
 
 def sweep(ceiling: float) -> None:
     """Tile sizes of the GPU kernels."""
-    common.spread(warm, list(itertools.product(TILES, (torch.float32, torch.bfloat16))), "cuda")
-    rows: list[tuple[object, ...]] = []
-    for B, D, T, dtype in (GPU[1], GPU[2]):
+    common.spread(warm, [(tile, dtype) for dtype, tiles in TILES.items() for tile in tiles], "cuda")
+    print("\nsweep: (B, D, T), type, tile, floor/fwd, floor/bwd", flush=True)
+    for B, D, T, dtype in (GPU[0], GPU[1], GPU[2], GPU[3]):
         floor = B * D * T * dtype.itemsize / ceiling * 1e3
-        for tile in TILES:
-            forward, backward = (common.median_ms(f, "cuda", seconds=0.05) for f in operators(tile, B, T, D, dtype))
-            rows.append((f"({B}, {D}, {T})", str(dtype)[6:], tile, 2 * floor / forward, 3 * floor / backward))
-    common.table("tiles", ["(B, D, T)", "type", "tile", "floor/fwd", "floor/bwd"], rows)
+        for tile in TILES[dtype]:
+            runs = operators(tile, B, T, D, dtype)
+            forward, backward = (common.median_ms(run_, "cuda", seconds=0.02) for run_ in runs)
+            share = f"{2 * floor / forward:.3f} {3 * floor / backward:.3f}"
+            print((B, D, T), str(dtype)[6:], tile, share, flush=True)
 
 
 def main() -> None:
     parser = common.arguments(__doc__)
-    parser.add_argument("--sweep", action="store_true", help="time tile sizes (GPU)")
+    parser.add_argument("--sweep", action="store_true", help="time tile sizes instead (GPU)")
     options = parser.parse_args()
     torch.manual_seed(0)
     check(options.device)
     ceiling = common.copy_ceiling(options.device)
-    measure(CPU if options.device == "cpu" else GPU, options.device, ceiling)
     if options.sweep and options.device == "cuda":
         sweep(ceiling)
+        return
+    measure(CPU if options.device == "cpu" else GPU, options.device, ceiling)
 
 
 if __name__ == "__main__":

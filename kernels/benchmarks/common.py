@@ -12,6 +12,7 @@ import argparse
 import multiprocessing
 import os
 import statistics
+import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -87,11 +88,23 @@ def host_ms(run: Callable[[], Any]) -> float:
 
 
 def spread(task: Callable[[Any], Any], cases: Sequence[Any], device: str) -> list[Any]:
-    """[task(case) for case in cases]; on a GPU in many processes: compiling takes most of the time."""
+    """[task(case) for case in cases]; on a GPU in many processes: compiling takes most of the time.
+
+    Each process has one thread: the naive twins run on the CPU, and sixteen processes of sixteen threads wait for each
+    other most of the time. Progress goes to standard error, so that nobody takes a long check for a hang.
+    """
     if device == "cpu":
         return [task(case) for case in cases]
-    with multiprocessing.get_context("spawn").Pool(min(len(cases), os.cpu_count() or 1)) as pool:
-        return pool.map(task, cases, chunksize=1)
+    processes = min(len(cases), os.cpu_count() or 1)
+    results = []
+    begin = time.perf_counter()
+    with multiprocessing.get_context("spawn").Pool(processes, torch.set_num_threads, (1,)) as pool:
+        for done, result in enumerate(pool.imap(task, cases, chunksize=1), 1):
+            results.append(result)
+            if done == len(cases) or done % processes == 0:
+                seconds = time.perf_counter() - begin
+                print(f"{task.__name__}: {done} of {len(cases)}, {seconds:.0f} s", file=sys.stderr, flush=True)
+    return results
 
 
 def _calls(once: float, seconds: float, least: int) -> int:

@@ -31,16 +31,18 @@ def linear_scan(
     T = a.shape[1]
     h = torch.zeros_like(b[:, 0]) if initial_state is None else initial_state
     states: list[Tensor] = []
+    # unbind, not a[:, t]: the gradient of a selection is as large as all of a, T times over
+    coefficients, inputs = a.unbind(1), b.unbind(1)
     for step in range(T):
         t = T - 1 - step if reverse else step
         start = None  # (B,) where nothing comes in from the step before
         if reset is not None and not (reverse and step == 0):
             start = reset[:, t + 1] if reverse else reset[:, t]
-        carried = a[:, t] * h
+        carried = coefficients[t] * h
         if start is not None:
             # where, not a product: an infinite or NaN state before the reset must not cross it
             carried = torch.where(start[:, None], 0, carried)
-        h = carried + b[:, t]
+        h = carried + inputs[t]
         states.append(h)
     if reverse:
         states.reverse()

@@ -32,7 +32,7 @@ naive = functools.partial(linear_scan, backend="naive")
 @pytest.fixture(params=["chain", "groups"], autouse=True)
 def small_tiles(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Tiles of 8 steps and 4 channels, alone or in groups of two, so that short sequences cross every edge."""
-    monkeypatch.setattr(gpu, "_TILES", dict.fromkeys(gpu._TILES, (4, 2, 4, 1)))
+    monkeypatch.setattr(gpu, "_TILES", dict.fromkeys(gpu._TILES, gpu.Tile(4, 2, 4, 1)))
     monkeypatch.setattr(gpu, "_GROUP", 2)
     monkeypatch.setattr(gpu, "_MANY", 0 if request.param == "chain" else 10**9)
     return
@@ -45,7 +45,7 @@ def draw(B: int, T: int, D: int, dtype: torch.dtype = torch.float32) -> dict[str
     return {"a": a, "b": strided(b), "initial_state": torch.randn(B, D, dtype=dtype, generator=generator)}
 
 
-@pytest.mark.parametrize("T", [1, 2, 3, 63, 64, 65, 127])
+@pytest.mark.parametrize("T", [1, 2, 3, 64, 65])
 @pytest.mark.parametrize("reverse", [False, True])
 def test_agrees_with_its_definition(T: int, reverse: bool) -> None:
     assert_agrees(fast, naive, {**draw(1, T, 3), "reverse": reverse, "reset": random_reset(1, T)})
@@ -54,7 +54,7 @@ def test_agrees_with_its_definition(T: int, reverse: bool) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.complex64, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("reverse", [False, True])
 def test_agrees_in_every_type_without_reset(dtype: torch.dtype, reverse: bool) -> None:
-    arguments = {**draw(2, 19, 5, dtype), "reverse": reverse}
+    arguments = {**draw(2, 11, 5, dtype), "reverse": reverse}
     assert_agrees(fast, naive, arguments)
     del arguments["initial_state"]
     assert_agrees(fast, naive, arguments)
