@@ -16,7 +16,19 @@ from typing import Annotated
 import typer
 
 from ssmfin.errors import InputError
-from ssmfin_pipelines.commands import compare, doctor, features, init, models, plan, report, run, schema, validate
+from ssmfin_pipelines.commands import (
+    compare,
+    doctor,
+    features,
+    init,
+    measures,
+    models,
+    plan,
+    report,
+    run,
+    schema,
+    validate,
+)
 
 app = typer.Typer(
     name="ssmfin",
@@ -50,6 +62,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "plan": plan.plan,
     "validate": validate.validate,
     "features": features.features,
+    "measures": measures.measures,
     "compare": compare.compare,
     "report": report.report,
     "schema": schema.schema,

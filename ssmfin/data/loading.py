@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import polars as pl
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, TypeAdapter, ValidationError
 
 from ssmfin.data.breaches import ROW, Breaches, moment
 from ssmfin.data.columns import Table, read_table
@@ -29,6 +29,7 @@ from ssmfin.data.exogenous import Exogenous, keep_ids, require_ids
 from ssmfin.data.moments import Closes
 from ssmfin.data.panel import Panel
 from ssmfin.data.range_variance import RangeMeasures
+from ssmfin.data.realized.options import RealizedMeasures
 from ssmfin.data.sources import AnySource, FrameSource, Source
 from ssmfin.data.sources.frame import is_pandas
 from ssmfin.errors import InputError, nearest
@@ -61,6 +62,22 @@ Ids = Annotated[
 ]
 
 
+def _measures_kind(value: Any) -> str:
+    """`range` where no kind is named."""
+    kind = value.get("kind", "range") if isinstance(value, Mapping) else getattr(value, "kind", "range")
+    return str(kind)
+
+
+Measures = Annotated[
+    Annotated[RangeMeasures, Tag("range")] | Annotated[RealizedMeasures, Tag("realized")],
+    Discriminator(
+        _measures_kind,
+        custom_error_type="measures_kind",
+        custom_error_message="use kind: range for daily prices, or kind: realized for prices within the day",
+    ),
+]
+
+
 class PanelOptions(BaseModel):
     """What to do with the rows of a source, whichever it is."""
 
@@ -72,7 +89,7 @@ class PanelOptions(BaseModel):
     ids: Ids | None = Field(None, description="the ids to use; default all")
     start: Day | None = Field(None, description="first date to use, included")
     end: Day | None = Field(None, description="last date to use, included")
-    measures: RangeMeasures | None = Field(None, description="variances to compute from prices")
+    measures: Measures | None = Field(None, description="variances to compute, from daily or from intraday prices")
     exogenous: tuple[Exogenous, ...] = Field((), description="further sources, joined as of the moment they were known")
     closes: Closes | None = Field(None, description="when the panel's dates end; needed to compare hours of markets")
     on_breach: Literal["error", "drop"] = Field(
@@ -105,7 +122,7 @@ def load_panel(
     ids: Iterable[str] | str | None = None,
     start: datetime.date | str | None = None,
     end: datetime.date | str | None = None,
-    measures: RangeMeasures | Mapping[str, Any] | None = None,
+    measures: RangeMeasures | RealizedMeasures | Mapping[str, Any] | None = None,
     exogenous: Iterable[Exogenous | Mapping[str, Any]] = (),
     closes: Closes | Mapping[str, Any] | None = None,
     on_breach: Literal["error", "drop"] = "error",
@@ -119,7 +136,8 @@ def load_panel(
         source: a path or glob (parquet, csv), a polars or pandas frame, a Source, or a dict like the study's `source:`.
         columns: our names to yours, {"unique_id": "symbol", "ds": "date"}.
         ids, start, end: the part to use; both dates are included.
-        measures: {"kind": "range", "estimators": ["parkinson"]}.
+        measures: {"kind": "range", "estimators": ["parkinson"]}, or, for a source of trades, quotes or bars within the
+            day, {"kind": "realized", "calendar": "XNYS", "sampling": "5min", "estimators": ["rv", "bv"]}.
         exogenous: further sources, joined as of the moment at which they were known.
         closes: {"time": "16:00", "zone": "America/New_York"}, when the panel's dates end.
         on_breach: "drop" leaves out offending rows and counts them in `panel.notes["dropped"]`.
@@ -179,13 +197,22 @@ def as_source(source: Any) -> Source:
     )
 
 
-def build_panel(source: Source, options: PanelOptions, *, target: str | None = None, positive: bool = False) -> Panel:
-    """The one road to a panel; see `DataSpec.load`."""
+def build_panel(
+    source: Source,
+    options: PanelOptions,
+    *,
+    target: str | None = None,
+    positive: bool = False,
+    label: str | None = None,
+) -> Panel:
+    """The one road to a panel; see `DataSpec.load`. `label` is the source's name in messages."""
+    if isinstance(options.measures, RealizedMeasures):
+        return _build_realized(source, options, options.measures, target, positive)
     computed = _computed(options.measures, target)
     required = set(options.measures.prices) if options.measures else set()
     if target is not None and target not in computed:
         required.add(target)
-    table = read_table(source, columns=options.columns, required=required, date_format=options.date_format)
+    table = read_table(source, columns=options.columns, required=required, date_format=options.date_format, label=label)
     breaches = table.breaches
     frame, newest_first = sort_rows(_subset(table, options), table.part_starts, breaches)
     check_values(frame, breaches)
@@ -212,7 +239,7 @@ def build_panel(source: Source, options: PanelOptions, *, target: str | None = N
     _raise(breaches, others, options.on_breach, frame)
     frame = frame.drop(ROW)
     notes: dict[str, Any] = {
-        "source": source.describe(),
+        "source": label or source.describe(),
         "rows": frame.height,
         "ids": frame["unique_id"].n_unique(),
         "first": moment(frame["ds"].min()),
@@ -230,6 +257,25 @@ def build_panel(source: Source, options: PanelOptions, *, target: str | None = N
         "newest_first": newest_first,
     }
     return Panel(frame, notes | {key: value for key, value in optional.items() if value})
+
+
+def _build_realized(
+    source: Source, options: PanelOptions, measures: RealizedMeasures, target: str | None, positive: bool
+) -> Panel:
+    """A panel of the usable sessions of intraday data; the others are counted in the notes."""
+    from ssmfin.data.realized.measures import measure_source
+
+    result = measure_source(source, measures, columns=options.columns, ids=options.ids, date_format=options.date_format)
+    daily = options.model_copy(update={"columns": {}, "measures": None, "date_format": None})
+    usable = result.usable_rows()
+    if target is not None and target not in usable.columns and "__" not in target:
+        raise InputError(
+            f"target.column {target!r} is not in {source.describe()}, whose days have {usable.columns[3:]}; "
+            f"name it in data.measures.estimators, or {nearest(target, usable.columns[3:])}"
+        )
+    rows = FrameSource(frame=usable)
+    panel = build_panel(rows, daily, target=target, positive=positive, label=source.describe())
+    return Panel(panel.frame, panel.notes | result.panel_notes())
 
 
 def _computed(measures: RangeMeasures | None, target: str | None) -> set[str]:
@@ -300,5 +346,6 @@ def _complaints(error: ValidationError) -> str:
 
 
 def _keys() -> list[str]:
-    keys = [*DataSpec.model_fields, *RangeMeasures.model_fields, *Exogenous.model_fields, *Closes.model_fields]
+    parts = (DataSpec, RangeMeasures, RealizedMeasures, Exogenous, Closes)
+    keys = [key for part in parts for key in part.model_fields]
     return sorted({*keys, "kind", "path", "series", "delimiter", "decimal", "id_from_filename"})

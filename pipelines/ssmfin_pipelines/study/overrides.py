@@ -6,8 +6,10 @@ import copy
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from ssmfin.errors import InputError
+from ssmfin.errors import InputError, nearest
 from ssmfin_pipelines.study.tree import Path_, parse
+
+ENTRIES = ("features", "models")  # sections of named entries, each of which may be left out
 
 
 class Override(NamedTuple):
@@ -47,8 +49,11 @@ def read_override(text: str) -> Override:
 def apply_overrides(root: Any, overrides: Sequence[Override]) -> Any:
     """A copy of the study's values with the overrides applied in order; missing mappings on the way are made.
 
+    `null` takes a model or a feature out of the study: `models.s4d=null`.
+
     Raises:
-        InputError: an override goes through a value that holds no keys, or past the end of a list.
+        InputError: an override goes through a value that holds no keys, past the end of a list, or leaves out what is
+            not there.
     """
     root = copy.deepcopy(root)
     for path, value, text in overrides:
@@ -58,6 +63,10 @@ def apply_overrides(root: Any, overrides: Sequence[Override]) -> Any:
         last = path[-1]
         if isinstance(here, list):
             here[_index(here, last, path, text)] = value
+        elif value is None and len(path) == 2 and path[0] in ENTRIES:
+            if str(last) not in here:
+                raise InputError(f"--set {text}: {path[0]} has no {last!r} to leave out; {nearest(str(last), here)}.")
+            del here[str(last)]
         else:
             here[str(last)] = value
     return root

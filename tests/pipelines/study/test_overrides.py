@@ -64,3 +64,11 @@ def test_what_is_no_override_is_refused(text: str) -> None:
 def test_a_key_below_something_without_keys_is_refused(text: str) -> None:
     with pytest.raises(InputError, match="--set"):
         changed(text)
+
+
+def test_null_leaves_a_model_or_a_feature_out():
+    root = {"models": {"harq": {"kind": "harq"}, "shar": {"kind": "shar"}}, "features": {"har": {"kind": "har_lags"}}}
+    changed = apply_overrides(root, [read_override("models.harq=null"), read_override("features.har=null")])
+    assert changed == {"models": {"shar": {"kind": "shar"}}, "features": {}}
+    with pytest.raises(InputError, match="models has no 'hraq' to leave out.*harq"):
+        apply_overrides(root, [read_override("models.hraq=null")])
