@@ -41,6 +41,7 @@ def differentiable(
     save: Callable[[tuple[Any, ...], Any], tuple[Tensor | None, ...]],
     backward: Callable[..., tuple[Any, ...]],
     keep: Callable[[tuple[Any, ...]], Any] = lambda inputs: None,
+    unused_as_zeros: bool = True,
 ) -> None:
     """Give `op` a gradient.
 
@@ -48,15 +49,17 @@ def differentiable(
         op: the forward operator.
         save: (inputs, output) -> tensors to keep for the backward pass; None among them is allowed.
         backward: (saved tensors, kept values, needs_input_grad, *grads of the outputs) -> one gradient an input, None
-            for what is no tensor. Gradients of unused outputs arrive as zeros.
+            for what is no tensor.
         keep: inputs -> values that are no tensors, passed to `backward` as they are.
+        unused_as_zeros: gradients of unused outputs arrive as zeros, else as None, which costs no memory.
     """
 
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
         ctx.save_for_backward(*save(inputs, output))
         ctx.kept = keep(inputs)
+        ctx.set_materialize_grads(unused_as_zeros)
 
-    def run(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
+    def run(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
         return backward(ctx.saved_tensors, ctx.kept, ctx.needs_input_grad, *grads)
 
     op.register_autograd(run, setup_context=setup_context)

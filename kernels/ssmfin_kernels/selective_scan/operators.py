@@ -87,10 +87,13 @@ def register(
     library.once_differentiable(backward_op)
 
     def gradients(
-        saved: tuple[Tensor | None, ...], curve: bool, needs: tuple[bool, ...], dy: Tensor, dfinal: Tensor, *_: Tensor
+        saved: Any, curve: bool, needs: tuple[bool, ...], dy: Tensor | None, dfinal: Tensor | None, *_: None
     ) -> tuple[Any, ...]:
         arguments, rest = saved[:10], saved[10:]
-        grads = backward_op(dy.contiguous(), dfinal.contiguous(), *arguments, *rest, curve)
+        u, A = arguments[0], arguments[2]
+        dy = torch.zeros_like(u) if dy is None else dy.contiguous()
+        dfinal = A.new_zeros(len(u), *A.shape) if dfinal is None else dfinal.contiguous()
+        grads = backward_op(dy, dfinal, *arguments, *rest, curve)
         given = (grad if tensor is not None else None for grad, tensor in zip(grads, arguments, strict=False))
         return *given, None, None, None
 
@@ -99,5 +102,6 @@ def register(
         save=lambda inputs, output: (*inputs[:10], output[2], output[3]),
         keep=lambda inputs: inputs[10],
         backward=gradients,
+        unused_as_zeros=False,
     )
     return op

@@ -1,9 +1,10 @@
-"""Owns the Triton kernels of the selective scan backwards; `triton_parts.py` explains how the work is cut up.
+"""Owns the Triton kernel of the selective scan backwards; `triton_lanes.py` says which lane holds what.
 
 `backward` goes through the checkpoints of the forward pass (every K steps) from the last. It runs through the K steps
 once, leaving marks of the state every U steps in a small memory of its own that stays in the cache, then goes back
-through them, rebuilding the states of U steps in registers. dB and dC are sums over channels: each program writes its
-own part. Long states are taken BN at a time, in launches that follow each other and add to du and ddelta. No atomics.
+through them, rebuilding the states and decays of U steps in registers. dB and dC are sums over channels: each program
+writes its own part. Long states are taken 4 NR at a time, in launches that follow each other and add to du and ddelta.
+No atomics.
 """
 
 from __future__ import annotations
@@ -11,105 +12,25 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from ssmfin_kernels.selective_scan.triton_parts import (
-    LN_2,
-    channels,
-    exp2,
-    place,
-    read,
-    row,
-    sigmoid,
-    starts,
-    step_size,
-    store_tile,
-    tile,
-    wide,
+from ssmfin_kernels.selective_scan.triton_lanes import (
+    channel_slots,
+    fetch,
+    held,
+    lane_tile,
+    over_channels,
+    over_states,
+    over_steps,
+    own_channel,
+    state_of,
+    state_slots,
+    store_lane_tile,
+    swap,
 )
+from ssmfin_kernels.selective_scan.triton_parts import LN_2, place, sigmoid, wide
+from ssmfin_kernels.selective_scan.triton_steps import advance, decays_of, first_states, retreat, sizes_of_steps, times
 
 
-@triton.jit(do_not_specialize=["unit", "segment"])
-def summarize_backward(
-    dy,
-    delta,
-    A2,
-    C,
-    z,
-    bias,
-    reset,
-    local,
-    decay,
-    T,
-    segment,
-    unit,
-    D: tl.constexpr,
-    G: tl.constexpr,
-    N: tl.constexpr,
-    Z: tl.constexpr,
-    BIAS: tl.constexpr,
-    SOFTPLUS: tl.constexpr,
-    RESET: tl.constexpr,
-    BN: tl.constexpr,
-    DL: tl.constexpr,
-    R: tl.constexpr,
-    U: tl.constexpr,
-):
-    """Each segment from its end, nothing entering there: a g as it leaves at the start, and the decay across it."""
-    group, first, end = place(tl.program_id(0), D, G, DL, R)
-    part = tl.program_id(1)
-    i = tl.program_id(2).to(tl.int64)
-    n = tl.arange(0, BN)
-    t0 = part * segment
-    stop = tl.minimum(t0 + segment, T)
-    dy += i * T * D
-    delta += i * T * D
-    z += i * T * D
-    reset += i * T
-    C += i * T * G * N + group * N
-    rate = tile(A2, first, end, n, N, 1, N, unit, DL, R)
-    shift = channels(bias, first, end, BIAS, DL, R)
-    grad = ()
-    total = ()
-    for _ in tl.static_range(R):
-        grad = grad + (tl.zeros([BN, DL], tl.float32),)
-        total = total + (tl.zeros([DL], tl.float32),)
-    unbroken = 1.0
-    count = tl.cdiv(stop - t0, U)
-    rows = read(dy, delta, z, C, C, t0 + (count - 1) * U, stop, first, end, n, N, D, G * N, Z, True, DL, R, U)
-    for step in range(count):
-        t = t0 + (count - 1 - step) * U
-        before = tl.maximum(t - U, t0)
-        ahead = read(dy, delta, z, C, C, before, stop, first, end, n, N, D, G * N, Z, True, DL, R, U)
-        for s in tl.static_range(U - 1, -1, -1):
-            row_C = rows[s * (3 * R + 2) + 3 * R]
-            fresh = starts(reset, t + s, stop, RESET)
-            if RESET:
-                unbroken = tl.where(fresh, 0.0, unbroken)
-            carried = ()
-            sums = ()
-            for r in tl.static_range(R):
-                d = first + r * DL + tl.arange(0, DL)
-                slope = rows[s * (3 * R + 2) + 3 * r]
-                if Z:
-                    row_z = rows[s * (3 * R + 2) + 3 * r + 2]
-                    slope *= row_z * sigmoid(row_z)
-                dt = step_size(rows[s * (3 * R + 2) + 3 * r + 1], shift[r], (d < end) & (t + s < stop), SOFTPLUS)
-                g = exp2(dt[None, :] * rate[r]) * (grad[r] + slope[None, :] * row_C[:, None])
-                if RESET:
-                    g = tl.where(fresh, 0.0, g)
-                carried = carried + (g,)
-                sums = sums + (total[r] + dt,)
-            grad = carried
-            total = sums
-        rows = ahead
-    across = ()
-    for r in tl.static_range(R):
-        across = across + (tl.where(unbroken > 0.0, exp2(total[r][None, :] * rate[r]), 0.0),)
-    at = (i * tl.num_programs(1) + part) * N * D
-    store_tile(local + at, grad, first, end, n, N, D, 1, unit, DL, R)
-    store_tile(decay + at, across, first, end, n, N, D, 1, unit, DL, R)
-
-
-@triton.jit(do_not_specialize=["unit", "segment", "chunks"])
+@triton.jit(do_not_specialize=["segment", "chunks", "n0"])
 def backward(
     dy,
     edge,
@@ -130,8 +51,7 @@ def backward(
     sum_du,
     sum_ddelta,
     dA,
-    dB,
-    dC,
+    sums,
     dskip,
     dz,
     dbias,
@@ -140,7 +60,6 @@ def backward(
     n0,
     segment,
     chunks,
-    unit,
     D: tl.constexpr,
     G: tl.constexpr,
     N: tl.constexpr,
@@ -151,23 +70,26 @@ def backward(
     RESET: tl.constexpr,
     FIRST: tl.constexpr,
     LAST: tl.constexpr,
-    BN: tl.constexpr,
-    DL: tl.constexpr,
-    R: tl.constexpr,
+    NR: tl.constexpr,
+    CR: tl.constexpr,
+    SN: tl.constexpr,
     U: tl.constexpr,
     K: tl.constexpr,
 ):
-    """Grid (blocks of channels, segments, B), states n0 .. n0 + BN - 1.
+    """Grid (blocks of 8 CR channels, segments, B), states n0 .. n0 + 4 NR - 1.
 
     edge (B, segments, N, D) is the gradient that enters at the end of each segment. dA (B, segments, N, D), dskip and
-    dbias (B, segments, D), dB and dC (B, blocks of a group, T, G, N) are parts of sums. du and ddelta are written in
-    the LAST launch; until then their sums over states are kept in sum_du and sum_ddelta (B, T, D). marks: K / U tiles
-    a program.
+    dbias (B, segments, D), and sums (2, B, blocks of a group, T, G, N) for dB and dC are parts of sums. du and
+    ddelta are written in the LAST launch; until then their sums over states are kept in sum_du and sum_ddelta
+    (B, T, D). marks: K / U tiles a program. SN steps of a row of B share a register.
     """
-    group, first, end = place(tl.program_id(0), D, G, DL, R)
+    SB: tl.constexpr = 4 // CR
+    E: tl.constexpr = NR * CR
+    GN: tl.constexpr = G * N
+    US: tl.constexpr = U // SB
+    group, first, end = place(tl.program_id(0), D, G, 8 * CR, 1)
     part = tl.program_id(1)
     i = tl.program_id(2).to(tl.int64)
-    n = n0 + tl.arange(0, BN)
     t0 = part * segment
     stop = tl.minimum(t0 + segment, T)
     u += i * T * D
@@ -181,166 +103,211 @@ def backward(
     sum_ddelta += i * T * D
     dz += i * T * D
     reset += i * T
-    B += i * T * G * N + group * N
-    C += i * T * G * N + group * N
+    B += i * T * GN + group * N
+    C += i * T * GN + group * N
     kept += i * chunks * N * D
     blocks = tl.num_programs(0) // G
-    dB += (i * blocks + tl.program_id(0) % blocks) * T * G * N + group * N
-    dC += (i * blocks + tl.program_id(0) % blocks) * T * G * N + group * N
     here = i * tl.num_programs(1) + part
-    rate = tile(A2, first, end, n, N, 1, N, unit, DL, R)
-    grad = tile(edge + here * N * D, first, end, n, N, D, 1, unit, DL, R)
-    shift = channels(bias, first, end, BIAS, DL, R)
-    weight = channels(skip, first, end, SKIP, DL, R)
+    rate = lane_tile(A2, first, end, n0, N, 1, N, NR, CR)
+    grad = lane_tile(edge + here * N * D, first, end, n0, N, D, 1, NR, CR)
+    lane = tl.arange(0, 32)
+    own, ahead = own_channel(CR)
+    mine = first + own
+    shift = tl.zeros([32], tl.float32)
+    weight = tl.zeros([32], tl.float32)
+    if BIAS:
+        shift = tl.load(bias + mine, mask=mine < end, other=0.0)
+    if SKIP:
+        weight = tl.load(skip + mine, mask=mine < end, other=0.0)
+    weight_grad = tl.zeros([32], tl.float32)
+    shift_grad = tl.zeros([32], tl.float32)
     rate_grad = ()
-    weight_grad = ()
-    shift_grad = ()
-    for _ in tl.static_range(R):
-        rate_grad = rate_grad + (tl.zeros([BN, DL], tl.float32),)
-        weight_grad = weight_grad + (tl.zeros([DL], tl.float32),)
-        shift_grad = shift_grad + (tl.zeros([DL], tl.float32),)
-    marks += (here * tl.num_programs(0) + tl.program_id(0)) * (K // U * BN * DL * R)
-    mine = tl.arange(0, BN)
-    dt_zero = tl.zeros([DL], tl.float32)
+    for _ in tl.static_range(E):
+        rate_grad = rate_grad + (tl.zeros([32], tl.float32),)
+    marks += (here * tl.num_programs(0) + tl.program_id(0)) * (K // U * E * 32) + lane
+    place_in_row = mine + ahead * D
+    limit = tl.where(mine < end, stop - ahead, 0)
+    n_in = n0 + lane % (4 * NR)
+    place_in_states = n_in + lane // (4 * NR) % SN * GN
+    limit_states = tl.where(n_in < N, stop - lane // (4 * NR) % SN, 0)
+    # where the lane stores its sum over channels, if it has one that no other lane has
+    k = lane // CR % 8
+    n_out = n0 + state_of(0, NR, CR)
+    which = k // NR % 2 * tl.num_programs(2).to(tl.int64) + i
+    sums += (which * blocks + tl.program_id(0) % blocks) * T * GN + (group * N + n_out)
+    limit_sums = tl.where((n_out < N) & (k < 2 * NR), stop, 0)
     count = tl.cdiv(stop - t0, K)
+    t = t0 + (count - 1) * K + (tl.cdiv(stop - t0 - (count - 1) * K, U) - 1) * U
+    at = wide(t) * D + place_in_row
+    at_states = wide(t) * GN + place_in_states
+    row_u = held(u, at, t, limit, US, SB, D)
+    row_delta = held(delta, at, t, limit, US, SB, D)
+    row_dy = held(dy, at, t, limit, US, SB, D)
+    row_z = row_dy
+    row_y = row_dy
+    if Z:
+        row_z = held(z, at, t, limit, US, SB, D)
+        row_y = held(ungated, at, t, limit, US, SB, D)
+    row_B = held(B, at_states, t, limit_states, U // SN, SN, GN)
+    row_C = held(C, at_states, t, limit_states, U // SN, SN, GN)
     for step in range(count):
         base = t0 + (count - 1 - step) * K
         parts = tl.cdiv(tl.minimum(stop - base, K), U)
-        h = tile(kept + wide(base // K) * N * D, first, end, n, N, D, 1, unit, DL, R)
-        rows = read(u, delta, u, B, B, base, stop, first, end, n, N, D, G * N, False, False, DL, R, U)
+        h = lane_tile(kept + wide(base // K) * N * D, first, end, n0, N, D, 1, NR, CR)
+        soon = tl.maximum(base - K, t0)
+        fetch(u, soon, stop, first, end, D, 8 * CR, K)
+        fetch(delta, soon, stop, first, end, D, 8 * CR, K)
+        fetch(dy, soon, stop, first, end, D, 8 * CR, K)
+        if Z:
+            fetch(z, soon, stop, first, end, D, 8 * CR, K)
+            fetch(ungated, soon, stop, first, end, D, 8 * CR, K)
+        if not FIRST:
+            fetch(sum_du, soon, stop, first, end, D, 8 * CR, K)
+            fetch(sum_ddelta, soon, stop, first, end, D, 8 * CR, K)
+        fetch(B, soon, stop, n0, N, GN, 4 * NR, K)
+        fetch(C, soon, stop, n0, N, GN, 4 * NR, K)
+        fetch(kept + wide(soon // K) * N * D, n0, N, first, end, D, 8 * CR, 4 * NR)
+        ahead_at = wide(base) * D + place_in_row
+        ahead_states = wide(base) * GN + place_in_states
+        now_u = held(u, ahead_at, base, limit, US, SB, D)
+        now_delta = held(delta, ahead_at, base, limit, US, SB, D)
+        now_B = held(B, ahead_states, base, limit_states, U // SN, SN, GN)
         for m in range(parts - 1):
             t = base + m * U
-            ahead = read(u, delta, u, B, B, t + U, stop, first, end, n, N, D, G * N, False, False, DL, R, U)
-            store_tile(marks + m * (BN * DL * R), h, 0, DL * R, mine, BN, DL * R, 1, unit, DL, R)
+            ahead_at += U * D
+            ahead_states += U * GN
+            next_u = held(u, ahead_at, t + U, limit, US, SB, D)
+            next_delta = held(delta, ahead_at, t + U, limit, US, SB, D)
+            next_B = held(B, ahead_states, t + U, limit_states, U // SN, SN, GN)
+            for e in tl.static_range(E):
+                tl.store(marks + m * (E * 32) + e * 32, h[e])
+            dt = sizes_of_steps(now_delta, shift, t, limit, SOFTPLUS, US, SB)
+            x = times(dt, now_u, US)
             for s in tl.static_range(U):
-                fresh = starts(reset, t + s, stop, RESET)
-                row_B = rows[s * (3 * R + 2) + 3 * R]
-                after = ()
-                for r in tl.static_range(R):
-                    d = first + r * DL + tl.arange(0, DL)
-                    row_u = rows[s * (3 * R + 2) + 3 * r]
-                    dt = step_size(rows[s * (3 * R + 2) + 3 * r + 1], shift[r], (d < end) & (t + s < stop), SOFTPLUS)
-                    state = h[r]
-                    if RESET:
-                        state = tl.where(fresh, 0.0, state)
-                    after = after + (exp2(dt[None, :] * rate[r]) * state + (dt * row_u)[None, :] * row_B[:, None],)
-                h = after
-            rows = ahead
-        store_tile(marks + (parts - 1) * (BN * DL * R), h, 0, DL * R, mine, BN, DL * R, 1, unit, DL, R)
-        tl.debug_barrier()  # what one lane wrote, another may read
+                h = first_states(h, reset, t + s, stop, RESET, E)
+                decays = decays_of(rate, channel_slots(dt, s, CR), NR, CR)
+                h = advance(h, decays, channel_slots(x, s, CR), state_slots(now_B, s, SN, NR, CR), NR, CR)
+            now_u = next_u
+            now_delta = next_delta
+            now_B = next_B
         for m_back in range(parts):
             m = parts - 1 - m_back
             t = base + m * U
-            rows = read(u, delta, u, B, C, t, stop, first, end, n, N, D, G * N, False, True, DL, R, U)
-            h = tile(marks + m * (BN * DL * R), 0, DL * R, mine, BN, DL * R, 1, unit, DL, R)
-            # every row of the U steps before the first store: loads do not move ahead of stores
-            gates = ()
-            for s in tl.static_range(U):
-                for r in tl.static_range(R):
-                    d = first + r * DL + tl.arange(0, DL)
-                    inside = (d < end) & (t + s < stop)
-                    at = wide(t) * D + first + tl.arange(0, DL) + (s * D + r * DL)
-                    gates = gates + (row(dy, at, inside),)
-                    if Z:
-                        gates = gates + (row(z, at, inside), row(ungated, at, inside))
-                    else:
-                        gates = gates + (dt_zero, dt_zero)
-            states = h
+            # what the U steps before need, asked for before the first store: loads do not move ahead of stores
+            before = tl.maximum(t - U, t0)
+            next_at = at - wide(t - before) * D
+            next_at_states = at_states - wide(t - before) * GN
+            next_u = held(u, next_at, before, limit, US, SB, D)
+            next_delta = held(delta, next_at, before, limit, US, SB, D)
+            next_dy = held(dy, next_at, before, limit, US, SB, D)
+            next_z = next_dy
+            next_y = next_dy
+            if Z:
+                next_z = held(z, next_at, before, limit, US, SB, D)
+                next_y = held(ungated, next_at, before, limit, US, SB, D)
+            next_B = held(B, next_at_states, before, limit_states, U // SN, SN, GN)
+            next_C = held(C, next_at_states, before, limit_states, U // SN, SN, GN)
+            next_h = ()
+            for e in tl.static_range(E):
+                next_h = next_h + (tl.load(marks + tl.maximum(m - 1, 0) * (E * 32) + e * 32),)
+            if not FIRST:
+                before_du = held(sum_du, at, t, limit, US, SB, D)
+                before_ddelta = held(sum_ddelta, at, t, limit, US, SB, D)
+            dt = sizes_of_steps(row_delta, shift, t, limit, SOFTPLUS, US, SB)
+            x = times(dt, row_u, US)
+            states = ()
             decays = ()
-            steps = ()
+            slots_dt = ()
+            slots_x = ()
+            slots_B = ()
             for s in tl.static_range(U):
-                fresh = starts(reset, t + s, stop, RESET)
-                row_B = rows[s * (3 * R + 2) + 3 * R]
-                after = ()
-                for r in tl.static_range(R):
-                    d = first + r * DL + tl.arange(0, DL)
-                    row_u = rows[s * (3 * R + 2) + 3 * r]
-                    dt = step_size(rows[s * (3 * R + 2) + 3 * r + 1], shift[r], (d < end) & (t + s < stop), SOFTPLUS)
-                    state = h[r]
-                    if RESET:
-                        state = tl.where(fresh, 0.0, state)
-                    a = exp2(dt[None, :] * rate[r])
-                    after = after + (a * state + (dt * row_u)[None, :] * row_B[:, None],)
-                    decays = decays + (a,)
-                    steps = steps + (dt,)
-                h = after
-                states = states + h
-            for s in tl.static_range(U - 1, -1, -1):
-                fresh = starts(reset, t + s, stop, RESET)
-                row_B = rows[s * (3 * R + 2) + 3 * R]
-                row_C = rows[s * (3 * R + 2) + 3 * R + 1]
-                part_B = tl.zeros([BN, DL], tl.float32)
-                part_C = tl.zeros([BN, DL], tl.float32)
-                carried = ()
-                new_rate_grad = ()
-                new_weight_grad = ()
-                new_shift_grad = ()
-                for r in tl.static_range(R):
-                    d = first + r * DL + tl.arange(0, DL)
-                    inside = (d < end) & (t + s < stop)
-                    at = wide(t) * D + first + tl.arange(0, DL) + (s * D + r * DL)
-                    dt = steps[s * R + r]
-                    row_u = rows[s * (3 * R + 2) + 3 * r]
-                    row_dy = gates[(s * R + r) * 3]
-                    row_z = gates[(s * R + r) * 3 + 1]
-                    slope = row_dy
+                states = states + (h,)
+                h = first_states(h, reset, t + s, stop, RESET, E)
+                slots_dt = slots_dt + (channel_slots(dt, s, CR),)
+                slots_x = slots_x + (channel_slots(x, s, CR),)
+                slots_B = slots_B + (state_slots(row_B, s, SN, NR, CR),)
+                decays = decays + (decays_of(rate, slots_dt[s], NR, CR),)
+                h = advance(h, decays[s], slots_x[s], slots_B[s], NR, CR)
+            slopes = ()
+            rises = ()
+            for r in tl.static_range(US):
+                if Z:
+                    rises = rises + (sigmoid(row_z[r]),)
+                    slopes = slopes + (row_dy[r] * row_z[r] * rises[r],)
+                else:
+                    slopes = slopes + (row_dy[r],)
+            for r in tl.static_range(US - 1, -1, -1):
+                sums_input = ()
+                sums_decay = ()
+                for s in tl.static_range(r * SB + SB - 1, r * SB - 1, -1):
+                    slots_slope = channel_slots(slopes, s, CR)
+                    slots_C = state_slots(row_C, s, SN, NR, CR)
+                    start = first_states(states[s], reset, t + s, stop, RESET, E)
+                    carried, rate_grad, by_input, by_decay, parts_B, parts_C = retreat(
+                        grad,
+                        rate_grad,
+                        rate,
+                        decays[s],
+                        start,
+                        h,
+                        slots_slope,
+                        slots_C,
+                        slots_x[s],
+                        slots_B[s],
+                        slots_dt[s],
+                        NR,
+                        CR,
+                    )
+                    grad = first_states(carried, reset, t + s, stop, RESET, E)
+                    h = states[s]
+                    sums_input = (over_states(by_input, CR),) + sums_input
+                    sums_decay = (over_states(by_decay, CR),) + sums_decay
+                    total = over_channels(parts_B, parts_C, NR, CR)
+                    tl.store(sums + wide(t) * GN + s * GN, total, mask=t + s < limit_sums)
+                inside = t + r * SB < limit
+                grad_x = over_steps(sums_input, CR)
+                grad_u = grad_x * dt[r]
+                grad_dt = grad_x * row_u[r] + over_steps(sums_decay, CR) * LN_2
+                if not FIRST:
+                    grad_u += before_du[r]
+                    grad_dt += before_ddelta[r]
+                if LAST:
+                    if SKIP:
+                        grad_u += weight * slopes[r]
+                    if SOFTPLUS:
+                        grad_dt *= sigmoid(row_delta[r] + shift)
+                    grad_dt = tl.where(inside, grad_dt, 0.0)
+                    tl.store(du + at + r * SB * D, grad_u.to(du.dtype.element_ty), mask=inside)
+                    tl.store(ddelta + at + r * SB * D, grad_dt.to(ddelta.dtype.element_ty), mask=inside)
+                    weight_grad += row_u[r] * slopes[r]
+                    shift_grad += grad_dt
                     if Z:
-                        rise = sigmoid(row_z)
-                        slope = row_dy * row_z * rise
-                    state = states[s * R + r]
-                    if RESET:
-                        state = tl.where(fresh, 0.0, state)
-                    g = grad[r] + slope[None, :] * row_C[:, None]
-                    part_C += slope[None, :] * states[(s + 1) * R + r]
-                    part_B += g * (dt * row_u)[None, :]
-                    by_input = tl.sum(g * row_B[:, None], axis=0)
-                    g *= decays[s * R + r]
-                    if RESET:
-                        carried = carried + (tl.where(fresh, 0.0, g),)
-                    else:
-                        carried = carried + (g,)
-                    g *= state
-                    by_decay = tl.sum(g * rate[r], axis=0)
-                    new_rate_grad = new_rate_grad + (rate_grad[r] + g * dt[None, :],)
-                    grad_u = by_input * dt
-                    grad_dt = by_input * row_u + by_decay * LN_2
-                    if not FIRST:
-                        grad_u += tl.load(sum_du + at, mask=inside, other=0.0)
-                        grad_dt += tl.load(sum_ddelta + at, mask=inside, other=0.0)
-                    if LAST:
-                        if SKIP:
-                            grad_u += weight[r] * slope
-                        if SOFTPLUS:
-                            grad_dt *= sigmoid(rows[s * (3 * R + 2) + 3 * r + 1] + shift[r])
-                        grad_dt = tl.where(inside, grad_dt, 0.0)
-                        tl.store(du + at, grad_u.to(du.dtype.element_ty), mask=inside)
-                        tl.store(ddelta + at, grad_dt.to(ddelta.dtype.element_ty), mask=inside)
-                        new_weight_grad = new_weight_grad + (weight_grad[r] + row_u * slope,)
-                        new_shift_grad = new_shift_grad + (shift_grad[r] + grad_dt,)
-                        if Z:
-                            grad_z = row_dy * gates[(s * R + r) * 3 + 2]
-                            grad_z *= rise * (1.0 + row_z * (1.0 - rise))
-                            tl.store(dz + at, grad_z.to(dz.dtype.element_ty), mask=inside)
-                    else:
-                        tl.store(sum_du + at, grad_u, mask=inside)
-                        tl.store(sum_ddelta + at, grad_dt, mask=inside)
-                        new_weight_grad = new_weight_grad + (weight_grad[r],)
-                        new_shift_grad = new_shift_grad + (shift_grad[r],)
-                grad = carried
-                rate_grad = new_rate_grad
-                weight_grad = new_weight_grad
-                shift_grad = new_shift_grad
-                at = wide(t) * (G * N) + n + s * (G * N)
-                tl.store(dB + at, tl.sum(part_B, axis=1), mask=(n < N) & (t + s < stop))
-                tl.store(dC + at, tl.sum(part_C, axis=1), mask=(n < N) & (t + s < stop))
-        tl.debug_barrier()  # before the next chunk writes its marks over these
-    store_tile(dA + here * N * D, rate_grad, first, end, n, N, D, 1, unit, DL, R)
+                        grad_z = row_dy[r] * row_y[r] * (rises[r] * (1.0 + row_z[r] * (1.0 - rises[r])))
+                        tl.store(dz + at + r * SB * D, grad_z.to(dz.dtype.element_ty), mask=inside)
+                else:
+                    tl.store(sum_du + at + r * SB * D, grad_u, mask=inside)
+                    tl.store(sum_ddelta + at + r * SB * D, grad_dt, mask=inside)
+            at = next_at
+            at_states = next_at_states
+            h = next_h
+            row_u = next_u
+            row_delta = next_delta
+            row_dy = next_dy
+            row_z = next_z
+            row_y = next_y
+            row_B = next_B
+            row_C = next_C
+    store_lane_tile(dA + here * N * D, rate_grad, first, end, n0, N, D, NR, CR)
     if part == 0:
-        store_tile(dstart + i * N * D, grad, first, end, n, N, D, 1, unit, DL, R)
+        store_lane_tile(dstart + i * N * D, grad, first, end, n0, N, D, NR, CR)
     if LAST:
-        for r in tl.static_range(R):
-            d = first + r * DL + tl.arange(0, DL)
-            if SKIP:
-                tl.store(dskip + here * D + d, weight_grad[r], mask=d < end)
-            if BIAS:
-                tl.store(dbias + here * D + d, shift_grad[r], mask=d < end)
+        if CR == 1:
+            weight_grad += swap(weight_grad, 16)
+            shift_grad += swap(shift_grad, 16)
+        if CR < 4:
+            weight_grad += swap(weight_grad, 8 * CR)
+            shift_grad += swap(shift_grad, 8 * CR)
+        if SKIP:
+            tl.store(dskip + here * D + mine, weight_grad, mask=(mine < end) & (ahead == 0))
+        if BIAS:
+            tl.store(dbias + here * D + mine, shift_grad, mask=(mine < end) & (ahead == 0))

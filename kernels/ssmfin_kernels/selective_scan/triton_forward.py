@@ -1,25 +1,24 @@
-"""Owns the Triton kernels of the selective scan forwards, and the chain of segments; `triton_parts.py` explains."""
+"""Owns the Triton kernels of the selective scan forwards, and the chain of segments; `triton_quads.py` explains."""
 
 from __future__ import annotations
 
 import triton
 import triton.language as tl
 
-from ssmfin_kernels.selective_scan.triton_parts import (
-    channels,
-    exp2,
-    place,
+from ssmfin_kernels.selective_scan.triton_parts import exp2, place, wide
+from ssmfin_kernels.selective_scan.triton_quads import (
+    advance,
+    finish,
     read,
-    sigmoid,
-    starts,
-    step_size,
-    store_tile,
-    tile,
-    wide,
+    states,
+    store_quads,
+    store_states,
+    vector,
+    words,
 )
 
 
-@triton.jit(do_not_specialize=["unit", "segment", "chunks"])
+@triton.jit(do_not_specialize=["segment", "chunks"])
 def forward(
     u,
     delta,
@@ -38,7 +37,6 @@ def forward(
     T,
     segment,
     chunks,
-    unit,
     D: tl.constexpr,
     G: tl.constexpr,
     N: tl.constexpr,
@@ -48,70 +46,81 @@ def forward(
     SOFTPLUS: tl.constexpr,
     RESET: tl.constexpr,
     KEEP: tl.constexpr,
-    BN: tl.constexpr,
-    DL: tl.constexpr,
     R: tl.constexpr,
-    U: tl.constexpr,
+    S: tl.constexpr,
+    NL: tl.constexpr,
+    V: tl.constexpr,
+    P: tl.constexpr,
+    Q: tl.constexpr,
     K: tl.constexpr,
 ):
-    """Grid (blocks of channels, segments, B). start (B, segments, N, D); kept (B, chunks, N, D); final (B, N, D)."""
-    group, first, end = place(tl.program_id(0), D, G, DL, R)
+    """Grid (blocks of channels, segments, B). start (B, segments, D, N); kept (B, chunks, N, D); final (B, D, N)."""
+    group, first, end = place(tl.program_id(0), D, G, 8, R)
     part = tl.program_id(1)
     i = tl.program_id(2).to(tl.int64)
-    n = tl.arange(0, BN)
     t0 = part * segment
     stop = tl.minimum(t0 + segment, T)
-    u += i * T * D
-    delta += i * T * D
-    z += i * T * D
+    rows_at = (i * T * G + group) * (N // P)
+    memory = (
+        u + i * T * D,
+        delta + i * T * D,
+        z + i * T * D,
+        reset + i * T,
+        B,
+        C,
+        words(B, P) + rows_at,
+        words(C, P) + rows_at,
+    )
     y += i * T * D
     ungated += i * T * D
-    reset += i * T
-    B += i * T * G * N + group * N
-    C += i * T * G * N + group * N
     kept += i * chunks * N * D
-    rate = tile(A2, first, end, n, N, 1, N, unit, DL, R)
-    h = tile(start + (i * tl.num_programs(1) + part) * N * D, first, end, n, N, D, 1, unit, DL, R)
-    shift = channels(bias, first, end, BIAS, DL, R)
-    weight = channels(skip, first, end, SKIP, DL, R)
-    rows = read(u, delta, z, B, C, t0, stop, first, end, n, N, D, G * N, Z, True, DL, R, U)
-    for t in range(t0, stop, U):
-        ahead = read(u, delta, z, B, C, t + U, stop, first, end, n, N, D, G * N, Z, True, DL, R, U)
+    rate = states(A2, first, end, N, R, S, NL)
+    h = states(start + (i * tl.num_programs(1) + part) * D * N, first, end, N, R, S, NL)
+    shift = vector(bias, first, end, BIAS, R)
+    weight = vector(skip, first, end, SKIP, R)
+
+    # the rows of two turns of the loop are under way while those of a third are used
+    rows = ()
+    ahead = ()
+    for v in tl.static_range(V):
+        rows = rows + (read(memory, first, end, t0, v, stop, D, G, N, Z, True, RESET, R, S, NL, P, Q, True),)
+        ahead = ahead + (read(memory, first, end, t0, V + v, stop, D, G, N, Z, True, RESET, R, S, NL, P, Q, True),)
+    whole = t0 + (stop - t0) // (4 * V) * (4 * V)
+    for t in range(t0, whole, 4 * V):
         if KEEP:  # noqa: SIM102 (KEEP is known when compiling, t is not)
             if t % K == 0:
-                store_tile(kept + wide(t // K) * N * D, h, first, end, n, N, D, 1, unit, DL, R)
-        for s in tl.static_range(U):
-            fresh = starts(reset, t + s, stop, RESET)
-            row_B = rows[s * (3 * R + 2) + 3 * R]
-            row_C = rows[s * (3 * R + 2) + 3 * R + 1]
-            after = ()
-            for r in tl.static_range(R):
-                d = first + r * DL + tl.arange(0, DL)
-                inside = (d < end) & (t + s < stop)
-                row_u = rows[s * (3 * R + 2) + 3 * r]
-                dt = step_size(rows[s * (3 * R + 2) + 3 * r + 1], shift[r], inside, SOFTPLUS)
-                state = h[r]
-                if RESET:
-                    state = tl.where(fresh, 0.0, state)
-                state = exp2(dt[None, :] * rate[r]) * state + (dt * row_u)[None, :] * row_B[:, None]
-                after = after + (state,)
-                out = tl.sum(state * row_C[:, None], axis=0)
-                if SKIP:
-                    out += weight[r] * row_u
-                at = wide(t) * D + first + tl.arange(0, DL) + (s * D + r * DL)
-                if Z:
-                    if KEEP:
-                        tl.store(ungated + at, out.to(ungated.dtype.element_ty), mask=inside)
-                    row_z = rows[s * (3 * R + 2) + 3 * r + 2]
-                    out *= row_z * sigmoid(row_z)
-                tl.store(y + at, out.to(y.dtype.element_ty), mask=inside)
-            h = after
+                store_states(kept + wide(t // K) * N * D, h, first, end, N, D, 1, R, S, NL)
+        next_t = tl.minimum(t + 8 * V, whole - 4 * V)  # the last rows once more: no mask
+        later = ()
+        for v in tl.static_range(V):
+            later = later + (read(memory, first, end, next_t, v, stop, D, G, N, Z, True, RESET, R, S, NL, P, Q, False),)
+        for v in tl.static_range(V):
+            h, _, outs = advance(
+                h, rate, shift, rows[v], memory, first, end, t, v, stop, SOFTPLUS, True, RESET, R, S, NL, P, Q, False
+            )
+            plain, gated = finish(outs, rows[v], memory, weight, first, end, SKIP, Z, R, Q)
+            if KEEP and Z:
+                store_quads(ungated, plain, first, end, t, v, stop, D, R, False)
+            store_quads(y, gated, first, end, t, v, stop, D, R, False)
         rows = ahead
+        ahead = later
+    for t in range(whole, stop, 4):
+        if KEEP:  # noqa: SIM102
+            if t % K == 0:
+                store_states(kept + wide(t // K) * N * D, h, first, end, N, D, 1, R, S, NL)
+        last = read(memory, first, end, t, 0, stop, D, G, N, Z, True, RESET, R, S, NL, P, Q, True)
+        h, _, outs = advance(
+            h, rate, shift, last, memory, first, end, t, 0, stop, SOFTPLUS, True, RESET, R, S, NL, P, Q, True
+        )
+        plain, gated = finish(outs, last, memory, weight, first, end, SKIP, Z, R, Q)
+        if KEEP and Z:
+            store_quads(ungated, plain, first, end, t, 0, stop, D, R, True)
+        store_quads(y, gated, first, end, t, 0, stop, D, R, True)
     if stop == T:
-        store_tile(final + i * N * D, h, first, end, n, N, D, 1, unit, DL, R)
+        store_states(final + i * D * N, h, first, end, N, 1, N, R, S, NL)
 
 
-@triton.jit(do_not_specialize=["unit", "segment"])
+@triton.jit(do_not_specialize=["segment"])
 def summarize_forward(
     u,
     delta,
@@ -123,65 +132,87 @@ def summarize_forward(
     decay,
     T,
     segment,
-    unit,
     D: tl.constexpr,
     G: tl.constexpr,
     N: tl.constexpr,
     BIAS: tl.constexpr,
     SOFTPLUS: tl.constexpr,
     RESET: tl.constexpr,
-    BN: tl.constexpr,
-    DL: tl.constexpr,
     R: tl.constexpr,
-    U: tl.constexpr,
+    S: tl.constexpr,
+    NL: tl.constexpr,
+    V: tl.constexpr,
+    P: tl.constexpr,
+    Q: tl.constexpr,
 ):
-    """Each segment from zero: its last state, and the decay across it; both (B, segments, N, D)."""
-    group, first, end = place(tl.program_id(0), D, G, DL, R)
+    """Each segment from zero: its last state, and the decay across it; both (B, segments, D, N)."""
+    group, first, end = place(tl.program_id(0), D, G, 8, R)
     part = tl.program_id(1)
     i = tl.program_id(2).to(tl.int64)
-    n = tl.arange(0, BN)
     t0 = part * segment
     stop = tl.minimum(t0 + segment, T)
-    u += i * T * D
-    delta += i * T * D
-    reset += i * T
-    B += i * T * G * N + group * N
-    rate = tile(A2, first, end, n, N, 1, N, unit, DL, R)
-    shift = channels(bias, first, end, BIAS, DL, R)
+    rows_B = words(B, P) + (i * T * G + group) * (N // P)
+    memory = (u + i * T * D, delta + i * T * D, u, reset + i * T, B, B, rows_B, rows_B)
+    rate = states(A2, first, end, N, R, S, NL)
+    shift = vector(bias, first, end, BIAS, R)
     h = ()
     total = ()
-    for _ in tl.static_range(R):
-        h = h + (tl.zeros([BN, DL], tl.float32),)
-        total = total + (tl.zeros([DL], tl.float32),)
-    unbroken = 1.0
-    rows = read(u, delta, u, B, B, t0, stop, first, end, n, N, D, G * N, False, False, DL, R, U)
-    for t in range(t0, stop, U):
-        ahead = read(u, delta, u, B, B, t + U, stop, first, end, n, N, D, G * N, False, False, DL, R, U)
-        for s in tl.static_range(U):
-            row_B = rows[s * (3 * R + 2) + 3 * R]
-            after = ()
-            sums = ()
-            fresh = starts(reset, t + s, stop, RESET)
+    for _r in tl.static_range(R):
+        total = total + (tl.zeros([32], tl.float32),)
+        for _k in tl.static_range(S * NL):
+            h = h + (tl.zeros([32], tl.float32),)
+    broken = tl.zeros([32], tl.int32)
+
+    rows = ()
+    ahead = ()
+    for v in tl.static_range(V):
+        rows = rows + (read(memory, first, end, t0, v, stop, D, G, N, False, False, RESET, R, S, NL, P, Q, True),)
+        ahead = ahead + (read(memory, first, end, t0, V + v, stop, D, G, N, False, False, RESET, R, S, NL, P, Q, True),)
+    whole = t0 + (stop - t0) // (4 * V) * (4 * V)
+    for t in range(t0, whole, 4 * V):
+        next_t = tl.minimum(t + 8 * V, whole - 4 * V)
+        later = ()
+        for v in tl.static_range(V):
+            later = later + (
+                read(memory, first, end, next_t, v, stop, D, G, N, False, False, RESET, R, S, NL, P, Q, False),
+            )
+        for v in tl.static_range(V):
+            h, sizes, _ = advance(
+                h, rate, shift, rows[v], memory, first, end, t, v, stop, SOFTPLUS, False, RESET, R, S, NL, P, Q, False
+            )
+            total = add(total, sizes, R)
             if RESET:
-                unbroken = tl.where(fresh, 0.0, unbroken)
-            for r in tl.static_range(R):
-                d = first + r * DL + tl.arange(0, DL)
-                row_u = rows[s * (3 * R + 2) + 3 * r]
-                dt = step_size(rows[s * (3 * R + 2) + 3 * r + 1], shift[r], (d < end) & (t + s < stop), SOFTPLUS)
-                state = h[r]
-                if RESET:
-                    state = tl.where(fresh, 0.0, state)
-                after = after + (exp2(dt[None, :] * rate[r]) * state + (dt * row_u)[None, :] * row_B[:, None],)
-                sums = sums + (total[r] + dt,)
-            h = after
-            total = sums
+                broken |= rows[v][3][0]
         rows = ahead
+        ahead = later
+    for t in range(whole, stop, 4):
+        last = read(memory, first, end, t, 0, stop, D, G, N, False, False, RESET, R, S, NL, P, Q, True)
+        h, sizes, _ = advance(
+            h, rate, shift, last, memory, first, end, t, 0, stop, SOFTPLUS, False, RESET, R, S, NL, P, Q, True
+        )
+        total = add(total, sizes, R)
+        if RESET:
+            broken |= last[3][0]
+    lane = tl.arange(0, 32)
+    broken |= tl.gather(broken, lane ^ 1, 0)
+    broken |= tl.gather(broken, lane ^ 2, 0)
     across = ()
     for r in tl.static_range(R):
-        across = across + (tl.where(unbroken > 0.0, exp2(total[r][None, :] * rate[r]), 0.0),)
-    at = (i * tl.num_programs(1) + part) * N * D
-    store_tile(local + at, h, first, end, n, N, D, 1, unit, DL, R)
-    store_tile(decay + at, across, first, end, n, N, D, 1, unit, DL, R)
+        length = total[r] + tl.gather(total[r], lane ^ 1, 0)
+        length += tl.gather(length, lane ^ 2, 0)
+        for k in tl.static_range(S * NL):
+            across = across + (tl.where(broken != 0, 0.0, exp2(length * rate[r * S * NL + k])),)
+    at = (i * tl.num_programs(1) + part) * D * N
+    store_states(local + at, h, first, end, N, 1, N, R, S, NL)
+    store_states(decay + at, across, first, end, N, 1, N, R, S, NL)
+
+
+@triton.jit
+def add(totals, more, R: tl.constexpr):
+    sums = ()
+    for r in tl.static_range(R):
+        sums = sums + (totals[r] + more[r],)
+    return sums
 
 
 @triton.jit

@@ -1,16 +1,12 @@
 """Owns the parts that the Triton kernels of the selective scan share, and how they cut the work up.
 
-A program owns one sequence, a segment of time and R tiles of DL channels (one warp as a rule). A tile of states is
-(N, DL): Triton spreads DL channels, and what remains of the warp over N, across lanes, the rest of N over registers.
-R tiles share each row of B and C, and their sums over channels are taken in registers before any lane is asked.
+A program is one warp and owns one sequence, a segment of time and a block of channels; `triton_quads.py` (forwards) and
+`triton_lanes.py` (backwards) say which lane holds what.
 
-Time runs in order inside a segment, U steps at a time whose rows are read while the U before are computed. Where
+Time runs in order inside a segment, several steps at a time whose rows are asked for well before they are used. Where
 sequences x channels cannot fill the chip, time is split: `summarize_*` runs each segment from zero, `combine` chains
 the segments, and the main kernels start from the chained states. A segment's decay is exp(A sum of dt), one
 exponential for all of it.
-
-`unit` is 1, which the compiler must not know: it would lay the tiles out as suits their loads, four channels a lane,
-and convert every row of the loop.
 
 Rates are A log2(e), so that the decay is one exp2. All offsets are 64 bits wide.
 """
@@ -46,19 +42,19 @@ def reciprocal(x):
 
 @triton.jit
 def softplus(x):
-    # log(1 + e) = 2 artanh(e / (2 + e)) keeps the digits of small steps, which log2(1 + e) loses
+    # max(x, 0) + log(1 + e), e <= 1: log(1 + e) / e as a minimax polynomial, within 2e-7 of it. log2(1 + e) would lose
+    # the digits of small steps
     e = exp2(-tl.abs(x) * LOG2_E)
-    s = e * reciprocal(2.0 + e)
-    q = s * s
-    p = 2.0 / 15.0
-    p = p * q + 2.0 / 13.0
-    p = p * q + 2.0 / 11.0
-    p = p * q + 2.0 / 9.0
-    p = p * q + 2.0 / 7.0
-    p = p * q + 2.0 / 5.0
-    p = p * q + 2.0 / 3.0
-    p = p * q + 2.0
-    return tl.maximum(x, 0.0) + s * p
+    p = 0.0052326880395412445
+    p = p * e - 0.029505213722586632
+    p = p * e + 0.07822591066360474
+    p = p * e - 0.13663242757320404
+    p = p * e + 0.19106005132198334
+    p = p * e - 0.2484298199415207
+    p = p * e + 0.3331909775733948
+    p = p * e - 0.4999949336051941
+    p = p * e + 0.9999999403953552
+    return tl.maximum(x, 0.0) + e * p
 
 
 @triton.jit
@@ -70,12 +66,6 @@ def sigmoid(x):
 def wide(t):
     # not t.to(): in the interpreter the variable of a loop is a plain int
     return tl.cast(t, tl.int64)
-
-
-@triton.jit
-def row(ptr, at, inside):
-    """One row of channels or states in float32; outside counts as zero."""
-    return tl.load(ptr + at, mask=inside, other=0.0).to(tl.float32)
 
 
 @triton.jit
@@ -95,86 +85,6 @@ def place(task, D, G, DL: tl.constexpr, R: tl.constexpr):
     group = task // blocks
     first = group * per_group + (task % blocks) * (DL * R)
     return group, first, (group + 1) * per_group
-
-
-@triton.jit
-def tile(ptr, first, end, rows, N, stride_n, stride_d, unit, DL: tl.constexpr, R: tl.constexpr):
-    """R tiles (BN, DL) of a matrix of states."""
-    tiles = ()
-    for r in tl.static_range(R):
-        d = first + r * DL + tl.arange(0, DL)
-        inside = (rows < N)[:, None] & (d < end)[None, :]
-        tiles = tiles + (
-            tl.load(ptr + rows[:, None] * stride_n + d[None, :] * stride_d * unit, mask=inside, other=0.0),
-        )
-    return tiles
-
-
-@triton.jit
-def store_tile(ptr, tiles, first, end, rows, N, stride_n, stride_d, unit, DL: tl.constexpr, R: tl.constexpr):
-    for r in tl.static_range(R):
-        d = first + r * DL + tl.arange(0, DL)
-        inside = (rows < N)[:, None] & (d < end)[None, :]
-        tl.store(ptr + rows[:, None] * stride_n + d[None, :] * stride_d * unit, tiles[r], mask=inside)
-
-
-@triton.jit
-def channels(ptr, first, end, GIVEN: tl.constexpr, DL: tl.constexpr, R: tl.constexpr):
-    """R rows (DL,) of a vector of channels, zero where there is none."""
-    rows = ()
-    for r in tl.static_range(R):
-        d = first + r * DL + tl.arange(0, DL)
-        if GIVEN:
-            rows = rows + (tl.load(ptr + d, mask=d < end, other=0.0),)
-        else:
-            rows = rows + (tl.zeros([DL], tl.float32),)
-    return rows
-
-
-@triton.jit
-def read(
-    u,
-    delta,
-    z,
-    B,
-    C,
-    t,
-    stop,
-    first,
-    end,
-    n,
-    N: tl.constexpr,
-    D: tl.constexpr,
-    GN: tl.constexpr,
-    Z: tl.constexpr,
-    OUT: tl.constexpr,
-    DL: tl.constexpr,
-    R: tl.constexpr,
-    U: tl.constexpr,
-):
-    """Rows of U steps from t on as a flat tuple, 3 R + 2 a step: u, delta and z of each tile, then B and C.
-
-    Without OUT neither C nor z are read; without Z, z is not. Steps from `stop` on count as zero.
-    """
-    rows = ()
-    d = first + tl.arange(0, DL)
-    at = wide(t) * D + d
-    at_n = wide(t) * GN + n
-    for s in tl.static_range(U):
-        for r in tl.static_range(R):
-            inside = (d + r * DL < end) & (t + s < stop)
-            rows = rows + (row(u, at + (s * D + r * DL), inside), row(delta, at + (s * D + r * DL), inside))
-            if Z and OUT:
-                rows = rows + (row(z, at + (s * D + r * DL), inside),)
-            else:
-                rows = rows + (tl.zeros([DL], tl.float32),)
-        inside = (n < N) & (t + s < stop)
-        rows = rows + (row(B, at_n + s * GN, inside),)
-        if OUT:
-            rows = rows + (row(C, at_n + s * GN, inside),)
-        else:
-            rows = rows + (tl.zeros_like(n).to(tl.float32),)
-    return rows
 
 
 @triton.jit

@@ -23,7 +23,8 @@ from kernels_support.compare import (
 )
 
 from ssmfin_kernels import selective_scan
-from ssmfin_kernels.selective_scan import gpu
+from ssmfin_kernels.selective_scan import gpu, gpu_backward
+from ssmfin_kernels.selective_scan.segments import CHUNK, segment_length
 
 fast = functools.partial(selective_scan, backend="gpu")
 naive = functools.partial(selective_scan, backend="naive")
@@ -51,8 +52,9 @@ def draw(B: int, T: int, D: int, N: int, G: int = 1, dtype: torch.dtype = torch.
 
 @pytest.fixture
 def tiles(monkeypatch: pytest.MonkeyPatch) -> Any:
-    def use(DL: int, R: int, U: int, segments: int) -> None:
-        monkeypatch.setattr(gpu, "choose", lambda *sizes: gpu.Tiles(DL, R, U, segments))
+    def use(R: int, U: int, segments: int, backward: tuple[int, int] = (1, 4)) -> None:
+        monkeypatch.setattr(gpu, "choose", lambda *sizes: gpu.Tiles(R, U, segments))
+        monkeypatch.setattr(gpu_backward, "choose", lambda *sizes: gpu_backward.Tiles(*backward, segments))
 
     return use
 
@@ -62,7 +64,7 @@ SLOW = pytest.mark.slow
 
 @pytest.mark.parametrize("T", [1, 2, 3, 33, *(pytest.param(T, marks=SLOW) for T in (31, 32, 63, 64, 65, 127))])
 def test_agrees_with_its_definition(T: int, tiles: Any) -> None:
-    tiles(4, 2, 4, 1)
+    tiles(1, 8, 1)
     assert_agrees(fast, naive, {**draw(1, T, 3, 3), "delta_softplus": True, "reset": random_reset(1, T)})
 
 
@@ -70,33 +72,40 @@ def test_agrees_with_its_definition(T: int, tiles: Any) -> None:
     "segments, resets", [(3, True), pytest.param(2, True, marks=SLOW), pytest.param(2, False, marks=SLOW)]
 )
 def test_split_time_agrees_with_its_definition(segments: int, resets: bool, tiles: Any) -> None:
-    tiles(4, 1, 4, segments)
+    tiles(1, 4, segments)
     arguments = {**draw(1, 65, 3, 2), "delta_softplus": True}
     assert_agrees(fast, naive, {**arguments, "reset": random_reset(1, 65, rate=0.03) if resets else None})
 
 
 def test_groups_and_channels_that_do_not_fill_a_tile(tiles: Any) -> None:
-    tiles(4, 2, 2, 1)
+    tiles(2, 4, 1)
     assert_agrees(fast, naive, {**draw(1, 5, 22, 3, 2), "delta_softplus": True})
 
 
-def test_states_taken_in_several_launches(tiles: Any) -> None:
-    tiles(4, 1, 4, 1)
+@pytest.mark.parametrize("CR, U, N", [(2, 2, 5), (4, 2, 16), pytest.param(2, 8, 7, marks=SLOW)])
+def test_every_way_to_spread_a_tile_over_lanes_backwards(CR: int, U: int, N: int, tiles: Any) -> None:
+    tiles(2, 4, 1, backward=(CR, U))
+    assert_agrees(fast, naive, {**draw(1, 6, 18, N), "delta_softplus": True, "reset": random_reset(1, 6, rate=0.2)})
+
+
+def test_more_states_than_the_lanes_of_a_channel_hold_at_once(tiles: Any) -> None:
+    tiles(1, 4, 1)
     assert_agrees(fast, naive, {**draw(1, 5, 3, 17), "delta_softplus": True})
 
 
 @pytest.mark.parametrize("absent", [OPTIONAL, *(pytest.param((name,), marks=SLOW) for name in OPTIONAL)])
 def test_each_option_may_be_absent(absent: tuple[str, ...], tiles: Any) -> None:
-    tiles(4, 1, 2, 2)
+    tiles(1, 4, 2)
     arguments = {name: value for name, value in draw(1, 34, 3, 2).items() if name not in absent}
     arguments["delta"] = arguments["delta"].abs()
     arguments["A"] = arguments["A"] * 0.3
     assert_agrees(fast, naive, {**arguments, "delta_softplus": False})
 
 
+@pytest.mark.parametrize("D, N", [(5, 3), (6, 6)])  # numbers of 16 bits one by one, and in words of two
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_keeps_a_single_precision_state(dtype: torch.dtype) -> None:
-    arguments = {**draw(1, 9, 5, 3, dtype=dtype), "delta_softplus": True}
+def test_half_precision_keeps_a_single_precision_state(dtype: torch.dtype, D: int, N: int) -> None:
+    arguments = {**draw(1, 9, D, N, dtype=dtype), "delta_softplus": True}
     assert_agrees(fast, naive, arguments)
     assert fast(**arguments)[1].dtype == torch.float32
 
@@ -126,9 +135,10 @@ def test_double_precision_is_refused() -> None:
 @pytest.mark.parametrize("size", [(1, 128, 262144, 16), (8, 2048, 2048, 16), (1, 3, 1, 1), (100000, 1, 5, 2)])
 def test_chosen_tiles_are_launchable(size: tuple[int, int, int, int]) -> None:
     batch, channels, steps, states = size
-    for backward in (False, True):
-        chosen = gpu.choose(batch, steps, channels, 1, states, backward)
-        length = gpu.segment_length(steps, chosen.segments)
-        assert length % gpu.CHUNK == 0
-        assert gpu.CHUNK % chosen.U == 0
+    forward = gpu.choose(batch, steps, channels, 1, states)
+    backward = gpu_backward.choose(batch, steps, channels, 1)
+    for chosen in (forward, backward):
+        length = segment_length(steps, chosen.segments)
+        assert length % CHUNK == 0
+        assert CHUNK % chosen.U == 0
         assert 0 < -(-steps // length) <= max(chosen.segments, 1)
