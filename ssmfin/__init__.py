@@ -14,10 +14,20 @@ _HOMES = {
     "ssmfin.errors": ["InputError"],
     "ssmfin.data.panel": ["Panel"],
     "ssmfin.data.loading": ["DataSpec", "load_panel"],
+    "ssmfin.data.realized.covariances": ["realized_covariances"],
+    "ssmfin.data.realized.measures": ["realized_measures"],
+    "ssmfin.data.realized.periodicity": ["intraday_periodicity"],
+    "ssmfin.data.realized.result": ["RealizedPanel"],
+    "ssmfin.reporting.measures": ["measures_report"],
     "ssmfin.data.range_variance": ["garman_klass", "parkinson", "rogers_satchell", "yang_zhang"],
     "ssmfin.features.columns": ["Columns"],
+    "ssmfin.features.exponential": ["ExponentialAverages"],
     "ssmfin.features.har": ["HarLags"],
+    "ssmfin.features.kalman": ["KalmanFeatures"],
     "ssmfin.features.leverage": ["Leverage"],
+    "ssmfin.features.market": ["MarketLags"],
+    "ssmfin.features.measures": ["JumpLags", "QuarticityLags"],
+    "ssmfin.features.regime": ["RegimeFeatures"],
     "ssmfin.models.interface": ["Forecaster", "Target"],
     "ssmfin.models.baselines.random_walk": ["RandomWalk"],
     "ssmfin.models.baselines.har.members": [
@@ -37,11 +47,13 @@ _HOMES = {
     "ssmfin.models.baselines.boosted": ["LightGBM"],
     "ssmfin.models.baselines.ewma": ["EWMA"],
     "ssmfin.models.baselines.garch": ["GARCH"],
+    "ssmfin.models.baselines.kalman": ["Kalman"],
     "ssmfin.models.ssm.s4d": ["S4D"],
     "ssmfin.evaluation.splits": ["WalkForward"],
     "ssmfin.evaluation.comparison": ["diebold_mariano", "mincer_zarnowitz", "model_confidence_set"],
     "ssmfin.evaluation.losses": ["mae", "mse", "qlike"],
     "ssmfin.result": ["Result", "evaluate"],
+    "ssmfin.diagnostics": ["diagnose", "plot_diagnostics", "plot_regimes", "plot_states"],
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = sorted([*_HOME_OF, "__version__"])
@@ -50,13 +62,23 @@ if TYPE_CHECKING:
     from ssmfin.data.loading import DataSpec, load_panel
     from ssmfin.data.panel import Panel
     from ssmfin.data.range_variance import garman_klass, parkinson, rogers_satchell, yang_zhang
+    from ssmfin.data.realized.covariances import realized_covariances
+    from ssmfin.data.realized.measures import realized_measures
+    from ssmfin.data.realized.periodicity import intraday_periodicity
+    from ssmfin.data.realized.result import RealizedPanel
+    from ssmfin.diagnostics import diagnose, plot_diagnostics, plot_regimes, plot_states
     from ssmfin.errors import InputError
     from ssmfin.evaluation.comparison import diebold_mariano, mincer_zarnowitz, model_confidence_set
     from ssmfin.evaluation.losses import mae, mse, qlike
     from ssmfin.evaluation.splits import WalkForward
     from ssmfin.features.columns import Columns
+    from ssmfin.features.exponential import ExponentialAverages
     from ssmfin.features.har import HarLags
+    from ssmfin.features.kalman import KalmanFeatures
     from ssmfin.features.leverage import Leverage
+    from ssmfin.features.market import MarketLags
+    from ssmfin.features.measures import JumpLags, QuarticityLags
+    from ssmfin.features.regime import RegimeFeatures
     from ssmfin.models.baselines.boosted import LightGBM
     from ssmfin.models.baselines.ewma import EWMA
     from ssmfin.models.baselines.garch import GARCH
@@ -73,10 +95,12 @@ if TYPE_CHECKING:
         HExp,
         LogHAR,
     )
+    from ssmfin.models.baselines.kalman import Kalman
     from ssmfin.models.baselines.random_walk import RandomWalk
     from ssmfin.models.baselines.ridge import Ridge
     from ssmfin.models.interface import Forecaster, Target
     from ssmfin.models.ssm.s4d import S4D
+    from ssmfin.reporting.measures import measures_report
     from ssmfin.result import Result, evaluate
 
 

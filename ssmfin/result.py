@@ -21,11 +21,13 @@ from ssmfin.evaluation.causality import check_causality
 from ssmfin.evaluation.experiment import Experiment, ModelEntry, Task
 from ssmfin.evaluation.judging import Scoring, families, judge
 from ssmfin.evaluation.leaderboard import Leaderboard
+from ssmfin.evaluation.learning import learned_notes
 from ssmfin.evaluation.plan import experiment_plan, skipped_ids, skipped_origins
 from ssmfin.evaluation.splits import WalkForward
 from ssmfin.evaluation.verdict import Verdict
 from ssmfin.evaluation.walk_forward import SORT_KEYS, merge_notes, run_task
-from ssmfin.features.spec import FeatureSpec, HarLagsSpec
+from ssmfin.features.row_specs import HarLagsSpec
+from ssmfin.features.spec import FeatureSpec
 from ssmfin.models.interface import Forecaster, Target
 from ssmfin.models.registry import BENCHMARKS, forecaster_class
 
@@ -140,6 +142,7 @@ class Result:
                 "ids never forecast": skipped_ids(experiment),
                 "origins not forecast": skipped_origins(experiment),
                 "models left out": dict(experiment.left_out),
+                **learned_notes(experiment.learner.facts()),
             },
             study_yaml=self.study_yaml,
             reproduce=self.reproduce,

@@ -13,6 +13,7 @@ import polars as pl
 from ssmfin.errors import InputError
 from ssmfin.evaluation.judging import Scoring, judge
 from ssmfin.evaluation.leaderboard import SCHEMA
+from ssmfin.evaluation.learning import learned_notes
 from ssmfin.evaluation.plan import experiment_plan, skipped_ids, skipped_origins
 from ssmfin.evaluation.walk_forward import SORT_KEYS, merge_notes
 from ssmfin_pipelines.atomic import parquet_bytes, storage, write_atomically
@@ -51,6 +52,7 @@ def finish(prepared: Prepared, failures: list[dict[str, Any]], *, seconds: float
     """
     study, store, directory = prepared.study, prepared.store, prepared.directory
     marks = {item.key: mark for item in prepared.items if (mark := store.mark(item.key)) is not None}
+    learnt = {item.key: mark for item in prepared.learnings if (mark := store.mark(item.key)) is not None}
     if not marks:
         first = failures[0]["error"] if failures else "there are no tasks"
         return Results(f"No task succeeded: {first}", (), pl.DataFrame(schema=SCHEMA), failures)
@@ -89,14 +91,15 @@ def finish(prepared: Prepared, failures: list[dict[str, Any]], *, seconds: float
             "models": {name: list(e.runs) for name, e in prepared.experiment.models.items()},
         },
         "device": sorted({mark.device for mark in marks.values()}),
-        "tasks": [item.key for item in prepared.items],
-        "done": len(marks),
+        "tasks": [item.key for item in prepared.everything],
+        "done": len(marks) + len(learnt),
         "timings": {
             "wall_seconds": seconds,
-            "task_seconds": sum(mark.seconds for mark in marks.values()),
+            "task_seconds": sum(mark.seconds for mark in [*marks.values(), *learnt.values()]),
             "workers": prepared.workers,
         },
         "models": models,
+        "features": prepared.experiment.learner.facts(),
         "left_out": dict(prepared.experiment.left_out),
         "failures": failures,
         "verdict": {"headline": verdict.headline, "paragraphs": list(verdict.paragraphs)},
@@ -118,7 +121,7 @@ def finished(prepared: Prepared) -> Results | None:
     except InputError:
         return None
     wanted = [*RESULT_FILES, *(["report.html"] if prepared.study.output.report == "html" else [])]
-    keys = [item.key for item in prepared.items]
+    keys = [item.key for item in prepared.everything]
     if facts["failures"] or facts["tasks"] != keys or not all((directory / name).is_file() for name in wanted):
         return None
     if not all((prepared.store.tasks / key / "done").is_file() for key in keys):
@@ -204,7 +207,11 @@ def _write_report(directory: Path, facts: dict[str, Any]) -> Path:
             ]
         ),
         notes={name: model["notes"] for name, model in models.items() if model["notes"]},
-        data_notes={**data["notes"], **{key: data[key] for key in data if key not in ("notes", "fingerprint")}},
+        data_notes={
+            **data["notes"],
+            **{key: data[key] for key in data if key not in ("notes", "fingerprint")},
+            **learned_notes(facts.get("features", {})),
+        },
         study_yaml=text,
         reproduce=f"ssmfin run {directory.name}/study.yaml",
         environment={**facts["environment"]["packages"], "python": facts["environment"]["python"]},

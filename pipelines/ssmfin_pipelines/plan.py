@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from ssmfin.evaluation.experiment import Experiment, Task
+from ssmfin.evaluation.learning import LearnTask, in_words
 from ssmfin.evaluation.plan import experiment_plan, skipped_ids, skipped_origins
 from ssmfin_pipelines.executors.contract import Item
 from ssmfin_pipelines.executors.machine import usable_cores
 from ssmfin_pipelines.keys import code_version, digest, external_code_version, run_folder, task_key
+from ssmfin_pipelines.learned import with_stored_learnings
 from ssmfin_pipelines.progress import duration
 from ssmfin_pipelines.store import TaskStore
 from ssmfin_pipelines.tables import text_table
@@ -30,7 +32,8 @@ class Prepared:
 
     Attributes:
         data_fingerprint: of the panel. `directory`: the run folder, there or not.
-        items: every task under its key, in the order of the study; their seconds are guesses.
+        items: every task of a model under its key, in the order of the study; their seconds are guesses.
+        learnings: likewise, what features learn before the models that see them.
     """
 
     study: Study
@@ -39,6 +42,12 @@ class Prepared:
     data_fingerprint: str
     directory: Path
     items: tuple[Item, ...]
+    learnings: tuple[Item, ...] = ()
+
+    @property
+    def everything(self) -> tuple[Item, ...]:
+        """All tasks: what features learn, then the models."""
+        return self.learnings + self.items
 
     @cached_property
     def store(self) -> TaskStore:
@@ -63,14 +72,30 @@ def prepare(study: Study) -> Prepared:
     experiment = study.experiment(panel)
     fingerprint = panel.fingerprint()
     folder = run_folder(study.name, study.resolved(), fingerprint)
+    directory = Path(study.output.directory) / folder
+    experiment, learn_keys = with_stored_learnings(
+        experiment, TaskStore(directory), data_fingerprint=fingerprint, code=code_version()
+    )
     code = {name: _code_of(entry.kind) for name, entry in study.entries.items()}
     items = tuple(
         Item(
-            task_key(experiment.identity(task), data_fingerprint=fingerprint, code=code[task.model]), task, task.seconds
+            task_key(experiment.identity(task), data_fingerprint=fingerprint, code=code[task.model]),
+            task,
+            task.seconds,
+            frozenset(learn_keys[need] for need in experiment.needs(task)),
         )
         for task in experiment.tasks()
     )
-    return Prepared(study, panel, experiment, fingerprint, Path(study.output.directory) / folder, items)
+    learnings = tuple(
+        Item(
+            learn_keys[task.feature, task.fit],
+            task,
+            task.seconds,
+            frozenset({learn_keys[task.feature, task.fit - 1]} if task.previous else ()),
+        )
+        for task in experiment.learner.tasks()
+    )
+    return Prepared(study, panel, experiment, fingerprint, directory, items, learnings)
 
 
 def _code_of(kind: str) -> str:
@@ -83,13 +108,13 @@ def learned_seconds(prepared: Prepared) -> dict[str, float]:
     """Key -> expected seconds: the task's guess, corrected by the finished tasks of its model in this run."""
     measured: dict[str, float] = defaultdict(float)
     guessed: dict[str, float] = defaultdict(float)
-    for item in prepared.items:
+    for item in prepared.everything:
         mark = prepared.store.mark(item.key)
         if mark is not None:
             measured[item.task.model] += mark.seconds
             guessed[item.task.model] += item.seconds
     ratio = {model: measured[model] / guessed[model] for model in measured if guessed[model] > 0}
-    return {item.key: item.seconds * ratio.get(item.task.model, 1.0) for item in prepared.items}
+    return {item.key: item.seconds * ratio.get(item.task.model, 1.0) for item in prepared.everything}
 
 
 @dataclass(frozen=True)
@@ -102,6 +127,7 @@ class Plan:
             n_test_rows, n_ids.
         models: model, family, features, seeds, refit, tasks, fits, cached (finished tasks), seconds (of one core, for
             what is not cached).
+        features: feature, kind, refit, tasks, cached, seconds of those that learn; one task a fit.
         data: rows, ids, first, last. `never_forecast`: id -> why it is not forecast in any fold.
         not_forecast: reason -> number of rows of the test dates without a forecast.
         left_out: model -> why it has no meaning for this target.
@@ -116,23 +142,29 @@ class Plan:
     never_forecast: dict[str, str]
     not_forecast: dict[str, int]
     left_out: dict[str, str]
+    features: pl.DataFrame
 
     @property
     def tasks(self) -> int:
-        return int(self.models["tasks"].sum())
+        return int(self.models["tasks"].sum()) + int(self.features["tasks"].sum())
 
     @property
     def fits(self) -> int:
-        return int(self.models["fits"].sum())
+        return int(self.models["fits"].sum()) + int(self.features["tasks"].sum())
 
     @property
     def cached(self) -> int:
-        return int(self.models["cached"].sum())
+        return int(self.models["cached"].sum()) + int(self.features["cached"].sum())
+
+    @property
+    def core_seconds(self) -> float:
+        """Work that is left, in seconds of one core."""
+        return float(self.models["seconds"].sum()) + float(self.features["seconds"].sum())
 
     @property
     def seconds(self) -> float:
         """Wall clock that is left, about: the work of one core shared among the workers."""
-        return float(self.models["seconds"].sum()) / self.workers
+        return self.core_seconds / self.workers
 
     def render(self, *, most_folds: int = 24) -> str:
         """The plan as text for a terminal: folds, models, totals; a long fold table loses its middle."""
@@ -175,6 +207,20 @@ class Plan:
         out.append("")
         rows = [
             (
+                row["feature"],
+                "feature",
+                f"learns ({row['kind']})",
+                "",
+                str(row["refit"]),
+                str(row["tasks"]),
+                str(row["tasks"]),
+                str(row["cached"]),
+                duration(row["seconds"]),
+            )
+            for row in self.features.iter_rows(named=True)
+        ]
+        rows += [
+            (
                 row["model"],
                 row["family"],
                 row["features"],
@@ -197,7 +243,7 @@ class Plan:
                 str(self.tasks),
                 str(self.fits),
                 str(self.cached),
-                duration(float(self.models["seconds"].sum())),
+                duration(self.core_seconds),
             )
         )
         head = ("model", "family", "features", "seeds", "refit", "tasks", "fits", "cached", "to compute")
@@ -255,7 +301,36 @@ def plan_study(study: Study) -> Plan:
         never_forecast=skipped_ids(experiment),
         not_forecast=skipped_origins(experiment),
         left_out=dict(experiment.left_out),
+        features=learned_table(prepared, seconds),
     )
+
+
+def learned_table(prepared: Prepared, seconds: dict[str, float]) -> pl.DataFrame:
+    """feature, kind, refit, tasks, cached, seconds: what the features that learn cost, in the order of the study."""
+    learner = prepared.experiment.learner
+    rows = []
+    for name, spec in learner.learned.items():
+        own = [item for item in prepared.learnings if item.task.feature == name]
+        left = [item for item in own if prepared.store.mark(item.key) is None]
+        rows.append(
+            {
+                "feature": name,
+                "kind": spec.kind,
+                "refit": learner.refit(name),
+                "tasks": len(own),
+                "cached": len(own) - len(left),
+                "seconds": float(sum(seconds[item.key] for item in left)),
+            }
+        )
+    schema = {
+        "feature": pl.String,
+        "kind": pl.String,
+        "refit": pl.Int64,
+        "tasks": pl.Int64,
+        "cached": pl.Int64,
+        "seconds": pl.Float64,
+    }
+    return pl.DataFrame(rows, schema=schema)
 
 
 def data_facts(panel: Panel) -> dict[str, Any]:
@@ -268,14 +343,14 @@ def data_facts(panel: Panel) -> dict[str, Any]:
     }
 
 
-def label_of(task: Task) -> str:
+def label_of(task: Task | LearnTask) -> str:
     """A task in words for the log.
 
     >>> label_of(Task("s4d", 1, (2, 3), (8, 9, 10, 11), 1.0))
     's4d seed 1, folds 8-11'
     """
-    folds = f"fold {task.folds[0]}" if len(task.folds) == 1 else f"folds {task.folds[0]}-{task.folds[-1]}"
-    return f"{task.model} seed {task.seed}, {folds}"
+    seed = f" seed {task.seed}" if isinstance(task, Task) else ""
+    return f"{task.model}{seed}, {in_words(task.folds)}"
 
 
 def _day(value: Any) -> str:

@@ -25,9 +25,11 @@ from ssmfin_pipelines import progress as progress_module
 from ssmfin_pipelines.atomic import append_line, storage, temporary
 from ssmfin_pipelines.executors import Item, executor
 from ssmfin_pipelines.executors.contract import Work
+from ssmfin_pipelines.executors.machine import one_thread_here
 from ssmfin_pipelines.executors.study_work import HereWork, StudyWork, write_panel_file
 from ssmfin_pipelines.finish import Results, finish, finished, rebuild_report
 from ssmfin_pipelines.keys import code_version
+from ssmfin_pipelines.learned import StoredLearnings
 from ssmfin_pipelines.manifest import now
 from ssmfin_pipelines.plan import Prepared, label_of, learned_seconds, prepare
 from ssmfin_pipelines.progress import Display, Meter, duration
@@ -105,10 +107,10 @@ def run_study(
     store.clean()
     if fresh:
         store.discard_all()
-    chosen = [item for number, item in enumerate(prepared.items) if shard is None or number % shard[1] == shard[0] - 1]
-    seconds = learned_seconds(prepared)
-    missing = [replace(item, seconds=seconds[item.key]) for item in chosen if not store.is_done(item.key)]
-    _log(prepared, "run_started", tasks=len(prepared.items), missing=len(missing), shard=shard, fresh=fresh)
+    if isinstance(prepared.experiment.learnings, StoredLearnings):
+        prepared.experiment.learnings.write_all()  # what `check` has learned
+    missing = _missing(prepared, shard)
+    _log(prepared, "run_started", tasks=len(prepared.everything), missing=len(missing), shard=shard, fresh=fresh)
     meter = Meter(
         [(item.key, item.task.model, item.seconds) for item in missing],
         workers=min(prepared.workers, max(1, len(missing))),
@@ -139,12 +141,39 @@ def run_study(
     return outcome
 
 
+def _missing(prepared: Prepared, shard: tuple[int, int] | None) -> list[Item]:
+    """What there is to do: this shard's share of the models' tasks, and all that features learn.
+
+    Learnings are not divided: models of every shard wait for them, and shards that share a folder skip what another has
+    done meanwhile. Each begins with a part of its own.
+    """
+    store, seconds = prepared.store, learned_seconds(prepared)
+
+    def mine(number: int) -> bool:
+        return shard is None or number % shard[1] == shard[0] - 1
+
+    models = [item for number, item in enumerate(prepared.items) if mine(number) and not store.is_done(item.key)]
+    awaited = frozenset().union(*(item.needs for item in models))
+    missing = [replace(item, seconds=seconds[item.key]) for item in models]
+    for number, item in enumerate(prepared.learnings):
+        if store.is_done(item.key) or (models and item.key not in awaited and not mine(number)):
+            continue
+        store.discard(item.key)  # an earlier failure, which would be taken for an answer
+        missing.append(replace(item, seconds=seconds[item.key] * (1.0 if mine(number) else 0.5)))
+    return missing
+
+
 def check(prepared: Prepared) -> int:
     """Find now what would otherwise fail in every task or only after hours of them; returns the number of forecasts.
 
     Raises:
         InputError: a feature sees the future, no row can be forecast or scored, a loss does not fit the target.
     """
+    with one_thread_here():  # features that learn do so here for the first fold
+        return _checked(prepared)
+
+
+def _checked(prepared: Prepared) -> int:
     experiment, evaluate = prepared.experiment, prepared.study.evaluate
     rows = np.concatenate(experiment.test_rows)
     labels = experiment.design.labels[rows]
@@ -216,23 +245,23 @@ def _work(prepared: Prepared, needed: bool) -> Iterator[Work]:
         write_panel_file(prepared.panel.frame, folder / "panel.arrow")
         directory = prepared.directory.absolute()
         panel_file, notes = folder.absolute() / "panel.arrow", dict(prepared.panel.notes)
-        yield StudyWork(prepared.study, panel_file, notes, directory, code_version())
+        yield StudyWork(prepared.study, panel_file, notes, directory, code_version(), prepared.data_fingerprint)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def _state(prepared: Prepared) -> _State:
     store, failures, done = prepared.store, [], 0
-    for item in prepared.items:
+    for item in prepared.everything:
         if store.is_done(item.key):
             done += 1
         elif (failure := store.failure(item.key)) is not None:
             failures.append(failure)
-    return _State(done, failures, len(prepared.items) - done - len(failures))
+    return _State(done, failures, len(prepared.everything) - done - len(failures))
 
 
 def _unfinished(prepared: Prepared, state: _State, stopped: bool, shard: tuple[int, int] | None) -> Results:
-    total = len(prepared.items)
+    total = len(prepared.everything)
     if stopped:
         failure = state.failures[0]
         why = f"{failure['model']}: {failure['error']}"
@@ -244,8 +273,8 @@ def _unfinished(prepared: Prepared, state: _State, stopped: bool, shard: tuple[i
 
 
 def _outcome(prepared: Prepared, results: Results, began: float, *, complete: bool) -> RunOutcome:
-    total = len(prepared.items)
-    done = sum((prepared.store.tasks / item.key / "done").is_file() for item in prepared.items)
+    total = len(prepared.everything)
+    done = sum((prepared.store.tasks / item.key / "done").is_file() for item in prepared.everything)
     return RunOutcome(
         directory=prepared.directory,
         headline=results.headline,

@@ -1,6 +1,7 @@
 """Owns what a run leaves of its tasks: finished ones, failed ones, nothing half done.
 
-<run>/tasks/<key>/predictions.parquet, done      a finished task
+<run>/tasks/<key>/predictions.parquet, done      a finished task of a model
+<run>/tasks/<key>/state.json, done               what a feature learned in one training window
 <run>/tasks/<key>/failed                         a failed one, tried again by the next run
 """
 
@@ -40,6 +41,8 @@ FINAL_FILES = (
     "report.html",
 )
 
+PREDICTIONS, STATE = "predictions.parquet", "state.json"
+
 
 @dataclass(frozen=True)
 class Mark:
@@ -48,7 +51,7 @@ class Mark:
     Attributes:
         seconds: wall clock of the whole task. `fit_seconds`, `predict_seconds`: its two parts.
         notes: plain facts of the model. `versions`: numeric packages that computed it.
-        digest, size: of predictions.parquet, so that a damaged file is noticed.
+        digest, size: of the result, so that a damaged file is noticed. `file`: its name.
     """
 
     model: str
@@ -63,6 +66,7 @@ class Mark:
     device: str
     digest: str = ""
     size: int = 0
+    file: str = PREDICTIONS
 
 
 class TaskStore:
@@ -85,12 +89,12 @@ class TaskStore:
             probe.unlink()
 
     def is_done(self, key: str) -> bool:
-        """Whether the task is finished and its predictions are whole; a damaged task is taken away and is missing."""
+        """Whether the task is finished and its result is whole; a damaged task is taken away and is missing."""
         mark = self.mark(key)
         if mark is None:
             return False
         with contextlib.suppress(OSError):
-            data = (self.tasks / key / "predictions.parquet").read_bytes()
+            data = (self.tasks / key / mark.file).read_bytes()
             if len(data) == mark.size and _digest(data) == mark.digest:
                 return True
         self.discard(key)
@@ -104,7 +108,11 @@ class TaskStore:
             return None
 
     def predictions(self, key: str) -> pl.DataFrame:
-        return pl.read_parquet(io.BytesIO((self.tasks / key / "predictions.parquet").read_bytes()))
+        return pl.read_parquet(io.BytesIO((self.tasks / key / PREDICTIONS).read_bytes()))
+
+    def state(self, key: str) -> str:
+        """What a feature learned, as it was written."""
+        return (self.tasks / key / STATE).read_text(encoding="utf-8")
 
     def failure(self, key: str) -> dict[str, Any] | None:
         """What the `failed` file of a task says, or None."""
@@ -115,10 +123,12 @@ class TaskStore:
         return loaded if isinstance(loaded, dict) else None
 
     def write_done(self, key: str, predictions: pl.DataFrame, mark: Mark) -> None:
-        """Put a finished task in place, all at once."""
-        data = parquet_bytes(predictions)
-        said = {**mark.__dict__, "digest": _digest(data), "size": len(data)}
-        self._put(key, {"predictions.parquet": data, "done": json_bytes(said)})
+        """Put a finished task of a model in place, all at once."""
+        self._write_done(key, PREDICTIONS, parquet_bytes(predictions), mark)
+
+    def write_state(self, key: str, state: str, mark: Mark) -> None:
+        """Put what a feature learned in place, all at once."""
+        self._write_done(key, STATE, state.encode(), mark)
 
     def write_failure(self, key: str, failure: dict[str, Any]) -> None:
         """Record why a task failed; a finished task (another process got through) is left as it is."""
@@ -145,6 +155,10 @@ class TaskStore:
     def clean(self) -> int:
         """Remove what killed writers left behind; returns how many. Live writers are not touched."""
         return clean_folder(self.directory) + clean_folder(self.tasks)
+
+    def _write_done(self, key: str, name: str, data: bytes, mark: Mark) -> None:
+        said = {**mark.__dict__, "digest": _digest(data), "size": len(data), "file": name}
+        self._put(key, {name: data, "done": json_bytes(said)})
 
     def _put(self, key: str, files: dict[str, bytes]) -> None:
         target = self.tasks / key

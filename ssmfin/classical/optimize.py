@@ -124,7 +124,7 @@ class _Search(NamedTuple):
 def _descend(
     value_and_grad: ValueAndGrad, theta: Tensor, owner: Tensor, tolerance: float, max_iterations: int, max_step: float
 ) -> Minimum:
-    n, K = theta.shape
+    n = theta.shape[0]
     result = Minimum(
         theta.clone(), theta.new_full((n,), torch.nan), theta.new_full((n,), torch.inf),
         torch.zeros(n, dtype=torch.int64, device=theta.device),
@@ -134,9 +134,10 @@ def _descend(
     now = _start(theta, f, g, tolerance, max_step)
     index = owner
     while True:
-        now, kept = _leave(now, result)
-        if now is None:
+        left, kept = _leave(now, result)
+        if left is None:
             return result
+        now = left
         if kept is not None:
             index = index[kept]
         trial = now.theta + now.t[:, None] * now.d

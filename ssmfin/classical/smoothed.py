@@ -1,4 +1,4 @@
-"""Owns the type of two-sided results: a smoothed state at t depends on data after t, so no feature may be made of it."""
+"""Owns the type of two-sided results: a smoothed state at t depends on data after t and can be no feature."""
 
 from __future__ import annotations
 

@@ -14,6 +14,7 @@ import polars as pl
 
 from ssmfin.data.panel import Panel
 from ssmfin.errors import InputError
+from ssmfin.evaluation.design import training_panel
 from ssmfin.evaluation.splits import Fold
 from ssmfin.features.spec import FeatureSpec
 from ssmfin.models.interface import Target
@@ -45,12 +46,11 @@ def check_causality(panel: Panel, target: Target, features: Mapping[str, Feature
     changed = perturb_future(panel, cutoff)
     dates = panel.frame["ds"].to_numpy()
     past = dates <= cutoff
-    window = pl.Series(past & (dates >= panel.dates[fold.train_start]))
     for name, spec in features.items():
         values = []
         for version in (panel, changed):
             transformer = spec.transformer(column=target.column, log=target.transform == "log")
-            transformer.fit(replace(version, frame=version.frame.filter(window)))
+            transformer.fit(training_panel(version, fold.train_start, fold.cutoff))
             values.append(transformer.values(version)[past])
         same = (values[0] == values[1]) | (np.isnan(values[0]) & np.isnan(values[1]))
         if not same.all():

@@ -16,19 +16,21 @@ import polars as pl
 from ssmfin.data.panel import Panel
 from ssmfin.data.rows import forward_aggregate, group_starts, trailing_mean
 from ssmfin.errors import InputError, nearest
+from ssmfin.features.smoothed import refuse_smoothed
 from ssmfin.features.spec import FeatureSpec
-from ssmfin.features.transformer import panel_column
+from ssmfin.features.transformer import PanelTransformer, panel_column
 from ssmfin.models.interface import Design, Target
 
 HAR_WINDOWS = (1, 5, 22)
 
 
 def check_target(panel: Panel, target: Target) -> None:
-    """Refuse a target column that is missing, not finite, or not positive where a log is taken.
+    """Refuse smoothed columns, and a target that is missing, not finite, or not positive where a log is taken.
 
     Raises:
         InputError: naming the first such row.
     """
+    refuse_smoothed(None, panel.value_columns)  # any of them would reach the models
     if target.column not in panel.value_columns:
         raise InputError(
             f"target.column is {target.column!r}, which the panel does not have; "
@@ -52,15 +54,15 @@ def build_design(
     target: Target,
     features: Mapping[str, FeatureSpec],
     *,
-    learn_until: int | None = None,
-    learn_from: int = 0,
+    learned: Mapping[str, PanelTransformer] | None = None,
 ) -> Design:
     """The design of a whole panel.
 
     Args:
         features: name -> spec; columns are called `<name>__<column>`.
-        learn_from, learn_until: first and last date (positions) of the training window that fitted transformers learn
-            from; without them only transformers that learn nothing are allowed.
+        learned: for each feature that learns, its transformer with what it learned.
+    Raises:
+        InputError: the target does not fit, or a feature that learns is not in `learned`.
     """
     check_target(panel, target)
     dates = panel.dates
@@ -72,14 +74,12 @@ def build_design(
     names: list[str] = []
     blocks: list[np.ndarray] = []
     for name, spec in features.items():
-        transformer = spec.transformer(column=target.column, log=target.transform == "log")
-        if spec.fitted and learn_until is None:
+        if spec.fitted and name not in (learned or {}):
             raise InputError(f"feature {name!r} learns from the data and needs a training window; none was given.")
-        window = panel
-        if spec.fitted and learn_until is not None:
-            inside = (date_index >= learn_from) & (_known_dates(panel, date_index) <= learn_until)
-            window = replace(panel, frame=panel.frame.filter(pl.Series(inside)))
-        transformer.fit(window)
+        if spec.fitted and learned is not None:
+            transformer = learned[name]
+        else:
+            transformer = spec.transformer(column=target.column, log=target.transform == "log").fit(panel)
         names += [f"{name}__{column}" for column in transformer.get_feature_names_out()]
         blocks.append(transformer.values(panel))
     matrix = np.column_stack(blocks) if blocks else np.empty((len(values), 0))
@@ -105,6 +105,19 @@ def build_design(
         label_known=label_known,
         columns=columns,
     )
+
+
+def feature_columns(panel: Panel, transformer: PanelTransformer) -> np.ndarray:
+    """(R, F) values of one feature as known at each row, as they stand in a design."""
+    starts = group_starts(panel.frame["unique_id"].to_numpy())
+    return _as_of(transformer.values(panel), _known_rows(panel, starts))
+
+
+def training_panel(panel: Panel, train_start: int, cutoff: int) -> Panel:
+    """The rows that a feature may learn from: dated from `train_start` on, known by `cutoff` (positions of dates)."""
+    date_index = np.searchsorted(panel.dates, panel.frame["ds"].to_numpy()).astype(np.int64)
+    inside = (date_index >= train_start) & (_known_dates(panel, date_index) <= cutoff)
+    return replace(panel, frame=panel.frame.filter(pl.Series(inside)))
 
 
 def _known_rows(panel: Panel, starts: np.ndarray) -> np.ndarray | None:

@@ -11,11 +11,14 @@ import numpy as np
 
 from ssmfin.data.panel import Panel
 from ssmfin.errors import InputError, nearest
-from ssmfin.evaluation.design import build_design, check_target
+from ssmfin.evaluation.design import build_design, check_target, feature_columns
+from ssmfin.evaluation.learning import FeatureLearner, InMemory, Learnings
 from ssmfin.evaluation.splits import Fold, WalkForward
 from ssmfin.features.spec import FeatureSpec
 from ssmfin.features.transformer import panel_column
 from ssmfin.models.interface import Design, Forecaster, Target, Window
+
+COLUMNS_KEPT = 2  # fits of each feature that learns whose columns stay in memory
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,7 @@ class Experiment:
     models: Mapping[str, ModelEntry]
     seed: int = 0
     left_out: Mapping[str, str] = field(default_factory=dict)  # model -> why it has no meaning for this target
+    learnings: Learnings | None = None  # where what features learn is kept; None: in this object
 
     @classmethod
     def of(
@@ -103,13 +107,39 @@ class Experiment:
         return self.walk_forward.folds(self.panel.dates)
 
     @cached_property
+    def learner(self) -> FeatureLearner:
+        """What the features learn, fold by fold, shared by all models."""
+        learnings = InMemory() if self.learnings is None else self.learnings
+        return FeatureLearner(self.panel, self.target, self.walk_forward, self.folds, self.features, learnings)
+
+    @cached_property
     def design(self) -> Design:
         """All rows; with features that learn, as learned in the first training window (its use: which rows exist)."""
-        first = self.folds[0]
-        design = build_design(
-            self.panel, self.target, self.features, learn_from=first.train_start, learn_until=first.cutoff
-        )
+        learned = {name: self.learner.transformer(name, 0) for name in self.learner.learned}
+        design = build_design(self.panel, self.target, self.features, learned=learned)
         return replace(design, usable=design.complete)
+
+    def learned_by(self, model: str) -> tuple[str, ...]:
+        """The features that learn among those that a model sees."""
+        entry = self.models[model]
+        wanted = tuple(self.features) if entry.features is None else entry.features
+        return tuple(name for name in wanted if name in self.learner.learned and entry.forecaster.uses_features)
+
+    def needs(self, task: Task) -> list[tuple[str, int]]:
+        """The learnings, as (feature, fit), that must be there before a task: its own, and the first of each feature
+        (which decides the rows that all models share)."""
+        learner, k = self.learner, self.refit(task.model)
+        own = [
+            (name, fit)
+            for name in self.learned_by(task.model)
+            for window in task.fits
+            for fit in learner.fits_needed(name, learner.fit_of(name, window * k))
+        ]
+        return list(dict.fromkeys([*((name, 0) for name in learner.learned), *own]))
+
+    def fold_of(self, window: Window) -> int:
+        """The fold at whose cutoff a window is fitted."""
+        return next(fold.number for fold in self.folds if fold.cutoff == window.cutoff)
 
     @cached_property
     def test_rows(self) -> list[np.ndarray]:
@@ -217,13 +247,15 @@ class Experiment:
                     f"{nearest(name, self.features)}."
                 )
         design = self.design
-        if window is not None and any(self.features[name].fitted for name in wanted):
-            learned = build_design(
-                self.panel, self.target, self.features, learn_from=window.train_start, learn_until=window.cutoff
-            )
+        learned = self.learned_by(model)
+        if window is not None and learned:
+            matrix = design.features.copy()
+            for name in learned:
+                own = [i for i, owner in enumerate(self._owners) if owner == name]
+                matrix[:, own] = self._learned_columns(name, self.learner.fit_of(name, self.fold_of(window)))
             # a row is used only where it is complete in the common design, so that all models keep the same rows
-            design = replace(learned, usable=design.complete & np.isfinite(learned.features).all(axis=1))
-            lost = window.test_rows[~design.complete[window.test_rows]]
+            usable = design.complete & np.isfinite(matrix).all(axis=1)
+            lost = window.test_rows[~usable[window.test_rows]]
             if len(lost):
                 row = self.panel.frame.row(int(lost[0]), named=True)
                 raise RuntimeError(
@@ -232,9 +264,32 @@ class Experiment:
                     f"({row['unique_id']}, {row['ds']}): a feature that learns must be defined wherever it was at "
                     "first."
                 )
-        chosen = [i for i, name in enumerate(design.feature_names) if name.split("__")[0] in wanted]
+            design = replace(design, features=matrix, usable=usable)
+        chosen = [i for i, owner in enumerate(self._owners) if owner in wanted]
         if len(chosen) == len(design.feature_names):
             return design
         return replace(
             design, features=design.features[:, chosen], feature_names=tuple(design.feature_names[i] for i in chosen)
         )
+
+    @cached_property
+    def _owners(self) -> list[str]:
+        """The feature that each column of the design belongs to (names may hold `__` themselves)."""
+        longest_first = sorted(self.features, key=len, reverse=True)
+        return [
+            next(name for name in longest_first if column.startswith(f"{name}__"))
+            for column in self.design.feature_names
+        ]
+
+    def _learned_columns(self, name: str, fit: int) -> np.ndarray:
+        """(R, F) of one feature as learned in one fit; the last few are kept, since models of a fold come in turn."""
+        kept = self._columns_kept
+        if (name, fit) not in kept:
+            while len(kept) >= COLUMNS_KEPT * max(1, len(self.learner.learned)):
+                kept.pop(next(iter(kept)))
+            kept[name, fit] = feature_columns(self.panel, self.learner.transformer(name, fit))
+        return kept[name, fit]
+
+    @cached_property
+    def _columns_kept(self) -> dict[tuple[str, int], np.ndarray]:
+        return {}

@@ -120,7 +120,7 @@ def make_verdict(
     elif absent:
         opening = f"No state-space model can be judged: {_listed(absent)} did not finish. {words.leaders()}"
     else:
-        opening = f"There is no state-space model in this study. {words.leaders()}"
+        opening = f"There is no deep state-space model in this study. {words.leaders()}"
     if absent and claims:
         opening += f" {_listed(absent)} did not finish and {'is' if len(absent) == 1 else 'are'} not judged."
     headline = " ".join(part for part in (opening, words.confidence_set(), words.cost()) if part)

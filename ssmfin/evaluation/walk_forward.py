@@ -43,9 +43,7 @@ def run_task(experiment: Experiment, task: Task) -> TaskResult:
     with threadpool_limits(limits=1):  # one thread: the same bits in every executor
         entry = experiment.models[task.model]
         windows = [experiment.window(task.model, fit) for fit in task.fits]
-        wanted = tuple(experiment.features) if entry.features is None else entry.features
-        shared = not any(experiment.features[name].fitted for name in wanted if name in experiment.features)
-        if isinstance(entry.forecaster, WalkForecaster) and (shared or not entry.forecaster.uses_features):
+        if isinstance(entry.forecaster, WalkForecaster) and not experiment.learned_by(task.model):
             begin = time.perf_counter()
             forecasts, notes = entry.forecaster.walk(experiment.design_for(task.model), windows)
             fit_seconds, predict_seconds = time.perf_counter() - begin, 0.0

@@ -7,6 +7,7 @@ A feature at t is a function of rows known by t alone. `fit` may learn parameter
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
@@ -18,6 +19,8 @@ from ssmfin.data.loading import load_panel
 from ssmfin.data.panel import Panel
 from ssmfin.data.rows import group_starts
 from ssmfin.errors import InputError, nearest
+from ssmfin.features.smoothed import refuse_smoothed
+from ssmfin.features.state import from_plain, to_plain
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,9 +30,12 @@ class PanelTransformer(TransformerMixin, BaseEstimator, auto_wrap_output_keys=No
     """Base of the feature transformers: sklearn's protocol over long panels.
 
     Subclasses give `get_feature_names_out` and `_columns(panel, starts) -> (R, F)`, and `_learn(panel, starts)` if they
-    learn. A frame goes in (a `Panel`, polars or pandas, long with `unique_id` and `ds`); a frame of the same kind comes
-    out, keyed by `unique_id` and `ds`, one row per input row, sorted by both. `set_output(transform=...)` overrides
-    the kind.
+    learn. What is learned lives in attributes that end in an underscore, as in scikit-learn; `state` and `restore`
+    carry them as JSON data from the process that learned to those that transform.
+
+    A frame goes in (a `Panel`, polars or pandas, long with `unique_id` and `ds`); a frame of the same kind comes out,
+    keyed by `unique_id` and `ds`, one row per input row, sorted by both. `set_output(transform=...)` overrides the
+    kind.
     """
 
     _output: Literal["default", "polars", "pandas"] = "default"
@@ -45,17 +51,22 @@ class PanelTransformer(TransformerMixin, BaseEstimator, auto_wrap_output_keys=No
         """Columns keyed by unique_id and ds; NaN where a feature is not defined yet."""
         check_is_fitted(self, "fitted_")
         panel = as_panel(X)
+        return self._framed(X, panel, self.values(panel))
+
+    def values(self, panel: Panel) -> np.ndarray:
+        """(R, F) float64, the same as `transform`, as a bare array."""
+        return self._columns(panel, group_starts(panel.frame["unique_id"].to_numpy()))
+
+    def _framed(
+        self, X: Panel | pl.DataFrame | pd.DataFrame, panel: Panel, values: np.ndarray
+    ) -> pl.DataFrame | pd.DataFrame:
+        """Values (R, F) with their keys, as the kind of frame that was given or asked for."""
         out = panel.frame.select("unique_id", "ds")
-        values = self.values(panel)
         out = out.with_columns(pl.Series(name, values[:, i]) for i, name in enumerate(self.get_feature_names_out()))
         wants_pandas = self._output == "pandas" or (
             self._output == "default" and not isinstance(X, (Panel, pl.DataFrame))
         )
         return out.to_pandas() if wants_pandas else out
-
-    def values(self, panel: Panel) -> np.ndarray:
-        """(R, F) float64, the same as `transform`, as a bare array."""
-        return self._columns(panel, group_starts(panel.frame["unique_id"].to_numpy()))
 
     def set_output(self, *, transform: Literal["default", "polars", "pandas"] | None = None) -> Self:
         """Choose the kind of frame that comes out, as in scikit-learn."""
@@ -64,6 +75,39 @@ class PanelTransformer(TransformerMixin, BaseEstimator, auto_wrap_output_keys=No
                 raise InputError(f"set_output(transform=...) is {transform!r}; use 'default', 'polars' or 'pandas'.")
             self._output = transform
         return self
+
+    def state(self) -> dict[str, Any]:
+        """What `fit` learned, as JSON-able data; `restore` of it transforms to the same bits.
+
+        Raises:
+            InputError: a learned attribute cannot be said in JSON.
+        """
+        check_is_fitted(self, "fitted_")
+        learned = {key: value for key, value in vars(self).items() if key.endswith("_") and not key.startswith("_")}
+        return {key: to_plain(value, name=f"{type(self).__name__}.{key}") for key, value in learned.items()}
+
+    def restore(self, state: Mapping[str, Any]) -> Self:
+        """Take over what another instance with the same parameters learned, instead of `fit`."""
+        for key, value in state.items():
+            setattr(self, key, from_plain(value))
+        self.fitted_ = True
+        return self
+
+    def start_from(self, previous: Mapping[str, Any]) -> Self:
+        """Let the next `fit` begin at what an earlier window taught (a warm start); nothing, unless a subclass can."""
+        return self
+
+    def follow(self, previous: PanelTransformer) -> Self:
+        """Keep the identities of an earlier fit (the labels of regimes); nothing, unless a subclass has any."""
+        return self
+
+    def status(self, ids: Sequence[str]) -> list[str]:
+        """How what was learned of each id came about, in a word."""
+        return ["learned"] * len(ids)
+
+    def remarks(self) -> dict[str, Any]:
+        """Plain facts about what was learned that a reader must see: which ids did not converge, what was done."""
+        return {}
 
     @abstractmethod
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
@@ -78,7 +122,12 @@ class PanelTransformer(TransformerMixin, BaseEstimator, auto_wrap_output_keys=No
 
 
 def as_panel(X: Panel | pl.DataFrame | pd.DataFrame) -> Panel:
-    """A panel as it is; a frame through the panel contract."""
+    """A panel as it is; a frame through the panel contract.
+
+    Raises:
+        InputError: the frame breaches the contract, or is a smoothed result.
+    """
+    refuse_smoothed(X)
     return X if isinstance(X, Panel) else load_panel(X)
 
 
@@ -86,8 +135,9 @@ def panel_column(panel: Panel, name: str) -> np.ndarray:
     """(R,) float64 of one value column (nulls become NaN).
 
     Raises:
-        InputError: the panel has no such column.
+        InputError: the panel has no such column, or it is a smoothed one.
     """
+    refuse_smoothed(None, [name])
     if name not in panel.frame.columns:
         raise InputError(f"column {name!r} is not in the panel; {nearest(name, panel.value_columns)}.")
     return panel.frame[name].cast(pl.Float64).fill_null(float("nan")).to_numpy()

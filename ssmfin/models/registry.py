@@ -14,6 +14,7 @@ KINDS: dict[str, str] = {
     "random_walk": "ssmfin.models.baselines.random_walk:RandomWalk",
     "ewma": "ssmfin.models.baselines.ewma:EWMA",
     "garch": "ssmfin.models.baselines.garch:GARCH",
+    "kalman": "ssmfin.models.baselines.kalman:Kalman",
     "har": "ssmfin.models.baselines.har.members:HAR",
     "log_har": "ssmfin.models.baselines.har.members:LogHAR",
     "har_j": "ssmfin.models.baselines.har.members:HARJ",

@@ -166,7 +166,7 @@ def test_features_are_keyed_and_complete(folder: Path, capsys: pytest.CaptureFix
     assert main(["features", "study.yaml", "-o", "out.parquet"]) == 0
     frame = pl.read_parquet("out.parquet")
     values = pl.read_csv("rv.csv", try_parse_dates=True)
-    assert frame.columns[:2] == ["unique_id", "ds"]
+    assert frame.columns[:4] == ["unique_id", "ds", "fold", "cutoff"]
     assert frame.select("unique_id", "ds").equals(values.select("unique_id", "ds"))
     lag = frame[next(name for name in frame.columns if name.endswith("lag_1"))]
     assert (lag.exp() - values["rv"]).abs().max() < 1e-12  # type: ignore[operator]
@@ -256,6 +256,6 @@ def test_init_writes_a_study_that_validates(folder: Path, capsys: pytest.Capture
     assert Path("new.yaml").read_text() == written
 
 
-@pytest.mark.parametrize("config", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("config", sorted(CONFIGS.glob("**/*.yaml")), ids=lambda path: path.stem)
 def test_the_shipped_studies_are_valid(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["validate", str(config)]) == 0

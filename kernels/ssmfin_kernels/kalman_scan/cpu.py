@@ -60,7 +60,7 @@ def _filter(
     (B, T, P), N = y.shape, F.shape[-1]
     shapes = [(B, T, 1), (B, T, N), (B, T, N * N), (B, T, N), (B, T, N * N), (B, N), (B, N * N), (B, N * N)]
     out = [_new(*shape) for shape in (*shapes, (B, T, P), (B, T, P * P))]
-    flags = torch.empty(B, T, dtype=torch.bool)
+    flags = torch.from_numpy(np.empty((B, T), dtype=np.bool_))
     data, m = _data(Problem(y, F, H, Q, R, c, d, mean, covariance, diffuse, reset))
     library.match_numba_threads()
     run: Any = lanes_filter.run
@@ -137,7 +137,7 @@ def _backward(
         pm = pm - (H.mT @ g_v[..., None])[..., 0]
         pc = pc + 0.5 * (H.mT @ both @ H)
         g_H = both @ H @ predicted_covariance - g_v[..., :, None] * predicted_mean[..., None, :]
-    result = _gradients(problem, [steps, pm, pc, fm, fc, last, last_c, last_d], full_R)
+    result = _gradients(problem, [steps, pm, pc, fm, fc, last, last_c, last_d], [True] * 4 + [full_R] + [True] * 5)
     if not innovations:
         return result
     y_, F_, H_, Q_, R_, c_, d_, mean_, covariance_, diffuse_ = result
@@ -164,15 +164,16 @@ def _log_likelihood_backward(
     diffuse: Tensor,
     reset: Tensor | None,
     grad: Tensor,
-    full_R: bool,
+    needs: list[bool],
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     problem = Problem(y, F, H, Q, R, c, d, mean, covariance, diffuse, reset)
-    return _gradients(problem, [grad[:, None]], full_R)
+    return _gradients(problem, [grad[:, None]], needs)
 
 
 @_log_likelihood_backward.register_fake
-def _(y, F, H, Q, R, c, d, mean, covariance, diffuse, reset, grad, full_R):  # type: ignore[no-untyped-def]
-    return tuple(tensor.new_empty(tensor.shape) for tensor in (y, F, H, Q, R, c, d, mean, covariance, diffuse))
+def _(y, F, H, Q, R, c, d, mean, covariance, diffuse, reset, grad, needs):  # type: ignore[no-untyped-def]
+    inputs = (y, F, H, Q, R, c, d, mean, covariance, diffuse)
+    return tuple(tensor.new_empty(tensor.shape if n else 0) for tensor, n in zip(inputs, needs, strict=True))
 
 
 library.once_differentiable(_backward)
@@ -180,14 +181,14 @@ library.once_differentiable(_log_likelihood_backward)
 
 
 def _gradients(
-    problem: Problem, grads: list[Tensor], full_R: bool
+    problem: Problem, grads: list[Tensor], needs: list[bool]
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of every input; `grads`: of steps (B, T) or of their sum (B, 1), then of the moments or none."""
+    """Gradients of inputs, empty where not needed; `grads`: of steps (B, T) or their sum (B, 1), then of moments."""
     from ssmfin_kernels.kalman_scan import lanes, lanes_backward
 
     y, F, H, Q, R, c, d, mean, covariance, diffuse, _ = problem
     (B, T, _), N = y.shape, F.shape[-1]
-    data, m = _data(problem, full_R)
+    data, m = _data(problem, needs[4])
     shapes = [(B, -1), *[(B, T, -1)] * 4, *[(B, 1, -1)] * 3]
     upstream = [g.double().reshape(s).contiguous().numpy() for g, s in zip(grads, shapes, strict=False)]
     upstream += [np.zeros((0, 0, 0))] * (8 - len(upstream))
@@ -195,19 +196,27 @@ def _gradients(
     per_series = [True, *(tensor.shape[0] > 1 or B == 1 for tensor in inputs[1:7]), True, True, True]
     targets = [
         torch.zeros(B if series else lanes.GROUPS, tensor.shape[1], tensor[0, 0].numel(), dtype=torch.float64)
-        for tensor, series in zip(inputs, per_series, strict=True)
+        if wanted
+        else torch.zeros(0, tensor.shape[1], 0, dtype=torch.float64)
+        for tensor, series, wanted in zip(inputs, per_series, [*needs[:7], True, True, True], strict=True)
     ]
     library.match_numba_threads()
     lanes_backward.run(
         data, lanes_backward.Upstream(*upstream), lanes_backward.Gradients(*(t.numpy() for t in targets)), N, m
     )
     results = []
-    for tensor, target in zip(inputs, targets, strict=True):
+    for tensor, target, wanted in zip(inputs, targets, needs, strict=True):
+        if not wanted:
+            results.append(tensor.new_empty(0))
+            continue
         total = target if target.shape[0] == tensor.shape[0] else target.sum(0, keepdim=True)
         results.append(total.reshape(tensor.shape).to(tensor.dtype))
     y_, F_, H_, Q_, R_, c_, d_, mean_, covariance_, diffuse_ = results
-    initial = (mean_.flatten(0, 1), covariance_.flatten(0, 1), diffuse_.flatten(0, 1))  # (b, 1, ..) -> (b, ..)
-    return y_, F_, H_, Q_, R_, c_, d_, *initial
+    # (b, 1, ..) -> (b, ..)
+    mean_, covariance_, diffuse_ = (
+        g.flatten(0, 1) if n else g for g, n in zip((mean_, covariance_, diffuse_), needs[7:], strict=True)
+    )
+    return y_, F_, H_, Q_, R_, c_, d_, mean_, covariance_, diffuse_
 
 
 def _filter_grad(saved, kept, needs, *grads):  # type: ignore[no-untyped-def]
@@ -221,7 +230,8 @@ library.differentiable(
 
 
 def _log_likelihood_grad(saved, kept, needs, grad):  # type: ignore[no-untyped-def]
-    return *_log_likelihood_backward(*saved, grad, needs[4]), None
+    found = _log_likelihood_backward(*saved, grad, list(needs[:10]))
+    return *(part if wanted else None for part, wanted in zip(found, needs, strict=False)), None
 
 
 library.differentiable(_log_likelihood, save=lambda inputs, output: inputs, backward=_log_likelihood_grad)
@@ -234,7 +244,8 @@ def _shapes(y: Tensor, F: Tensor) -> tuple[tuple[int, ...], ...]:
 
 
 def _new(*shape: int) -> Tensor:
-    return torch.empty(shape, dtype=torch.float64)
+    # numpy's memory: it asks for huge pages, torch does not, and the first touch of a page costs more than the filter
+    return torch.from_numpy(np.empty(shape))
 
 
 def _data(problem: Problem, full_R: bool = False) -> tuple[Any, int]:
@@ -251,7 +262,8 @@ def _data(problem: Problem, full_R: bool = False) -> tuple[Any, int]:
 
     matrices = (flat(tensor, 2) for tensor in (F, H, Q, R, c, d))
     initial = (flat(tensor, 1) for tensor in (mean, covariance, diffuse))
-    rank = diffuse_rank(diffuse).double().numpy()
+    # most often nothing is unknown, and a factorisation for each series would take longer than a step of the filter
+    rank = (diffuse_rank(diffuse) if bool(diffuse.any()) else torch.zeros(diffuse.shape[0])).double().numpy()
     tolerance = diffuse_tolerance(diffuse).double().numpy()
     starts = np.zeros((0, 0), dtype=np.bool_) if reset is None else np.ascontiguousarray(reset.numpy())
     data = lanes.Data._make((flat(y, 2), *matrices, *initial, rank, tolerance, starts))

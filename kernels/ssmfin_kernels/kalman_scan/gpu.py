@@ -2,9 +2,10 @@
 
 The Triton kernels take one observation (P = 1), a state of one or two (one is padded to two), matrices that do not
 vary with time, no reset: a lane per series, time in sequence, four steps to a load. The state and every matrix stay in
-registers, in float32 (float64 arguments go to `parallel.py`). Exact diffuse starts are part of the kernel, which leaves
-the diffuse code behind as soon as no lane of the block needs it (the log-likelihood). Its gradient recomputes chunks
-of CHUNK steps from checkpoints; sums over series of shared matrices are left to torch, so everything is deterministic.
+registers, in float32, or in float64 where the arguments are and series are many (few go to `parallel.py`). Exact
+diffuse starts are part of the kernel, which leaves the diffuse code behind as soon as no lane of the block needs it
+(the log-likelihood). Its gradient recomputes chunks of CHUNK steps from checkpoints; sums over series of shared
+matrices are left to torch, so everything is deterministic.
 
 All else, and gradients of the moments, run as `parallel.py`, or `naive.py` where that cannot (a reset into a diffuse
 start).
@@ -56,7 +57,9 @@ def kalman_smoother(problem: Problem) -> tuple[Tensor, Tensor, Tensor]:
 
 def _small(problem: Problem) -> bool:
     constant = all(x.shape[1] == 1 for x in problem[1:7])
-    single = problem.y.shape[2] == 1 and problem.F.shape[-1] <= 2 and problem.y.dtype == torch.float32
+    single = problem.y.shape[2] == 1 and problem.F.shape[-1] <= 2
+    # few long series fill the chip only by a scan over time, in double precision most of all
+    single = single and (problem.y.dtype == torch.float32 or problem.y.shape[0] >= 1024)
     return constant and single and problem.reset is None
 
 
@@ -77,7 +80,12 @@ def _packed(problem: Problem) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     rows = [F[:, 0].flatten(1), H[:, 0, 0], _lower(Q[:, 0]), R[:, 0, 0], c[:, 0], d[:, 0], mean]
     rows += [_lower(covariance), _lower(diffuse)]
     parameters = torch.cat([x.expand(B, -1) for x in rows], 1).T.contiguous()  # (B, 21) -> (21, B)
-    return y[:, :, 0].contiguous(), parameters, rank.expand(B).float().contiguous(), tolerance.expand(B).contiguous()
+    return (
+        y[:, :, 0].contiguous(),
+        parameters,
+        rank.expand(B).to(y.dtype).contiguous(),
+        tolerance.expand(B).contiguous(),
+    )
 
 
 def _lower(matrix: Tensor) -> Tensor:

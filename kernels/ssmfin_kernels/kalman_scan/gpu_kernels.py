@@ -168,8 +168,8 @@ def _log_likelihood_kernel(
     a0, a1, p00, p10, p11, i00, i10, i11 = _load_start(parameters, b, inside, B)
     rank = tl.load(rank_in + b, inside, 0.0)
     tolerance = tl.load(tolerance_in + b, inside, 0.0)
-    total = tl.zeros((BLOCK,), tl.float32)
-    lost = tl.zeros((BLOCK,), tl.float32)  # Kahan: a thousand terms of one size would cost three digits
+    total = tl.zeros((BLOCK,), y.dtype.element_ty)
+    lost = tl.zeros((BLOCK,), y.dtype.element_ty)  # Kahan: a thousand terms of one size would cost three digits
     t = 0
     while (t < T) & (tl.max(rank, 0) > 0):
         if t % CHUNK == 0:
@@ -256,7 +256,7 @@ def _backward_kernel(
     f00, f01, f10, f11, h0, h1, q00, q10, q11, r, c0, c1, d = _load_model(parameters, b, inside, B)
     tolerance = tl.load(tolerance_in + b, inside, 0.0)
     lg = tl.load(grad + b, inside, 0.0)
-    zero = tl.zeros((BLOCK,), tl.float32)
+    zero = tl.zeros((BLOCK,), y.dtype.element_ty)
     df00, df01, df10, df11, dh0, dh1 = zero, zero, zero, zero, zero, zero
     dq00, dq10, dq11, dr, dc0, dc1, dd = zero, zero, zero, zero, zero, zero, zero
     ga0, ga1, s00, s10, s11, z00, z10, z11 = zero, zero, zero, zero, zero, zero, zero, zero
@@ -461,7 +461,7 @@ def backward(
 ) -> None:
     """Fill d_y (B, T) and d_parameters (21, B) from the gradient (B,) of the log-likelihood."""
     B, T = y.shape
-    scratch = torch.empty(min(chunk, T), 9, B, device=y.device, dtype=torch.float32)
+    scratch = torch.empty(min(chunk, T), 9, B, device=y.device, dtype=y.dtype)
     _backward_kernel[(triton.cdiv(B, BLOCK),)](
         y, parameters, tolerance, checkpoints, grad, scratch, d_y, d_parameters, B, T, checkpoints.shape[0],
         chunk, BLOCK, num_warps=BLOCK // 32,

@@ -17,7 +17,9 @@ from typing import NamedTuple
 import numpy as np
 from llvmlite import ir
 from numba import njit, types
+from numba.core import cgutils
 from numba.extending import intrinsic
+from numba.np.arrayobj import populate_array
 
 W = 32  # series to a block
 GROUPS = 16  # partial sums of shared gradients; fixed, so that results do not depend on the number of threads
@@ -125,6 +127,27 @@ def _from_bits(typingctx, value):  # type: ignore[no-untyped-def]
     return types.float64(types.int64), codegen
 
 
+@intrinsic
+def view(typingctx, w, at):  # type: ignore[no-untyped-def]
+    """The row of W lanes that starts at w[at].
+
+    Indexed from zero, unlike w itself at an offset: numba takes an index that may be negative for one from the end,
+    and the test for it keeps a loop from becoming vector instructions.
+    """
+    result = types.Array(types.float64, 1, "C")
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        source = context.make_array(signature.args[0])(context, builder, args[0])
+        row = context.make_array(result)(context, builder)
+        size, width = context.get_constant(types.intp, 8), context.get_constant(types.intp, W)
+        start = builder.gep(source.data, [args[1]], inbounds=True)
+        shape, strides = cgutils.pack_array(builder, [width]), cgutils.pack_array(builder, [size])
+        populate_array(row, data=start, shape=shape, strides=strides, itemsize=size, meminfo=None)
+        return row._getvalue()
+
+    return result(w, types.int64), codegen
+
+
 @compiled
 def log(x):
     """Natural logarithm of a positive normal number, to 2 ulp: arithmetic only, so that lanes vectorise.
@@ -153,68 +176,70 @@ def log(x):
 
 @compiled
 def fill(w, row, rows, value):
-    for i in range(row, row + rows * W):
-        w[i] = value
+    for r in range(rows):
+        x = view(w, row + r * W)
+        for i in range(W):
+            x[i] = value
 
 
 @compiled
 def copy(w, row, source, at, rows):
-    for i in range(rows * W):
-        w[row + i] = source[at + i]
+    for r in range(rows):
+        x, y = view(w, row + r * W), view(source, at + r * W)
+        for i in range(W):
+            x[i] = y[i]
+
+
+@compiled
+def weigh(w, out, a, da, b, db, n):
+    """out = sum over h < n of row (a + h da) times row (b + h db), added in that order; up to four rows in one pass."""
+    x, a0, b0 = view(w, out), view(w, a), view(w, b)
+    if n == 1:
+        for i in range(W):
+            x[i] = a0[i] * b0[i]
+        return
+    a1, b1 = view(w, a + da), view(w, b + db)
+    if n == 2:
+        for i in range(W):
+            x[i] = a0[i] * b0[i] + a1[i] * b1[i]
+        return
+    a2, b2 = view(w, a + 2 * da), view(w, b + 2 * db)
+    for i in range(W):
+        x[i] = a0[i] * b0[i] + a1[i] * b1[i] + a2[i] * b2[i]
+    for h in range(3, n):
+        ah, bh = view(w, a + h * da), view(w, b + h * db)
+        for i in range(W):
+            x[i] += ah[i] * bh[i]
 
 
 @compiled
 def matvec(w, out, A, x, n):
     """out = A x."""
     for j in range(n):
-        o = out + j * W
-        for i in range(W):
-            w[o + i] = w[A + j * n * W + i] * w[x + i]
-        for k in range(1, n):
-            q, z = A + (j * n + k) * W, x + k * W
-            for i in range(W):
-                w[o + i] += w[q + i] * w[z + i]
+        weigh(w, out + j * W, A + j * n * W, W, x, W, n)
 
 
 @compiled
 def matvec_t(w, out, A, x, n):
     """out = A' x."""
     for j in range(n):
-        o = out + j * W
-        for i in range(W):
-            w[o + i] = w[A + j * W + i] * w[x + i]
-        for k in range(1, n):
-            q, z = A + (k * n + j) * W, x + k * W
-            for i in range(W):
-                w[o + i] += w[q + i] * w[z + i]
+        weigh(w, out + j * W, A + j * W, n * W, x, W, n)
 
 
 @compiled
 def dot(w, out, x, y, n):
     """out = x' y."""
-    for i in range(W):
-        w[out + i] = w[x + i] * w[y + i]
-    for k in range(1, n):
-        q, z = x + k * W, y + k * W
-        for i in range(W):
-            w[out + i] += w[q + i] * w[z + i]
+    weigh(w, out, x, W, y, W, n)
 
 
 @compiled
 def matmul(w, out, A, B, n, ta, tb):
     """out = A B, with A transposed if ta and B if tb."""
+    da, db = (n * W if ta else W), (W if tb else n * W)
     for j in range(n):
         for k in range(n):
-            o = out + (j * n + k) * W
-            for h in range(n):
-                q = A + ((h * n + j) if ta else (j * n + h)) * W
-                z = B + ((k * n + h) if tb else (h * n + k)) * W
-                if h == 0:
-                    for i in range(W):
-                        w[o + i] = w[q + i] * w[z + i]
-                else:
-                    for i in range(W):
-                        w[o + i] += w[q + i] * w[z + i]
+            a, b = A + (j * W if ta else j * n * W), B + (k * n * W if tb else k * W)
+            weigh(w, out + (j * n + k) * W, a, da, b, db, n)
 
 
 @compiled
@@ -223,9 +248,10 @@ def load(w, row, source, rows, b0, n, t):
     at = t if source.shape[1] > 1 else 0
     many = source.shape[0] > 1
     for r in range(rows):
+        x = view(w, row + r * W)
         for i in range(W):
             b = b0 + (i if i < n else 0) if many else 0
-            w[row + r * W + i] = source[b, at, r]
+            x[i] = source[b, at, r]
 
 
 @compiled
@@ -284,11 +310,12 @@ def load_start(w, o, data, N, b0, n, t):
 def load_y(w, o, data, P, b0, n, t):
     """Observations of step t, zero where missing, and which there are."""
     for p in range(P):
+        y, seen = view(w, o.y + p * W), view(w, o.seen + p * W)
         for i in range(W):
-            y = data.y[b0 + (i if i < n else 0), t, p]
-            missing = math.isnan(y)
-            w[o.y + p * W + i] = 0.0 if missing else y
-            w[o.seen + p * W + i] = 0.0 if missing else 1.0
+            value = data.y[b0 + (i if i < n else 0), t, p]
+            missing = math.isnan(value)
+            y[i] = 0.0 if missing else value
+            seen[i] = 0.0 if missing else 1.0
 
 
 @compiled
@@ -327,73 +354,79 @@ def shrink(w, o, N, m):
 def gains(w, o, p, P, N, m, diffuse):
     """v, M, F, M_inf, F_inf and the two gains of component p; adds to log_p."""
     h = o.H + p * m * W
-    v, F, Fi, g, g0 = o.one, o.one + W, o.one + 2 * W, o.one + 3 * W, o.one + 4 * W
+    v, F, Fi = view(w, o.one), view(w, o.one + W), view(w, o.one + 2 * W)
+    g, g0, log_p = view(w, o.one + 3 * W), view(w, o.one + 4 * W), view(w, o.log_p)
     matvec(w, o.M, o.xP, h, m)
-    dot(w, F, h, o.M, m)
+    dot(w, o.one + W, h, o.M, m)
     if m == N:
-        r = o.R + (p * P + p) * W
+        r = view(w, o.R + (p * P + p) * W)
         for i in range(W):
-            w[F + i] += w[r + i]
-    dot(w, v, h, o.xa, m)
-    y, d, seen = o.y + p * W, o.d + p * W, o.seen + p * W
+            F[i] += r[i]
+    dot(w, o.one, h, o.xa, m)
+    y, d, seen = view(w, o.y + p * W), view(w, o.d + p * W), view(w, o.seen + p * W)
     for i in range(W):
-        w[v + i] = (w[y + i] - w[d + i] - w[v + i]) * w[seen + i]
+        v[i] = (y[i] - d[i] - v[i]) * seen[i]
     if diffuse:
+        rank, tolerance = view(w, o.rank), view(w, o.tolerance)
         matvec(w, o.Mi, o.xPi, h, m)
-        dot(w, Fi, h, o.Mi, m)
-        dot(w, g, h, h, m)
+        dot(w, o.one + 2 * W, h, o.Mi, m)
+        dot(w, o.one + 3 * W, h, h, m)
         for i in range(W):
-            unknown = (w[seen + i] > 0) and (w[o.rank + i] > 0) and (w[o.tolerance + i] * w[g + i] < w[Fi + i])
-            w[g0 + i] = 1.0 / w[Fi + i] if unknown else 0.0
-            known = (w[seen + i] > 0) and (not unknown) and (w[F + i] > TINY)
-            w[g + i] = 1.0 / w[F + i] if known else 0.0
-            used = w[F + i] if known else (w[Fi + i] if unknown else 1.0)
-            term = LOG_2PI + log(used) + w[v + i] * w[v + i] * w[g + i]
-            w[o.log_p + i] -= 0.5 * term if (known or unknown) else 0.0
-    else:
-        for i in range(W):
-            known = (w[seen + i] > 0) & (w[F + i] > TINY)
-            used = w[F + i] if known else 1.0
-            w[g + i] = 1.0 / used if known else 0.0
-            term = LOG_2PI + log(used) + w[v + i] * w[v + i] * w[g + i]
-            w[o.log_p + i] -= 0.5 * term if known else 0.0
+            unknown = (seen[i] > 0) and (rank[i] > 0) and (tolerance[i] * g[i] < Fi[i])
+            g0[i] = 1.0 / Fi[i] if unknown else 0.0
+            known = (seen[i] > 0) and (not unknown) and (F[i] > TINY)
+            g[i] = 1.0 / F[i] if known else 0.0
+            used = F[i] if known else (Fi[i] if unknown else 1.0)
+            term = LOG_2PI + log(used) + v[i] * v[i] * g[i]
+            log_p[i] -= 0.5 * term if (known or unknown) else 0.0
+        return
+    # two loops of few rows: one of many is not vectorised, for fear that they overlap
+    for i in range(W):
+        known = (seen[i] > 0) & (F[i] > TINY)
+        g[i] = 1.0 / (F[i] if known else 1.0) if known else 0.0
+    for i in range(W):
+        known = g[i] > 0
+        used = F[i] if known else 1.0
+        term = LOG_2PI + log(used) + v[i] * v[i] * g[i]
+        log_p[i] -= 0.5 * term if known else 0.0
 
 
 @compiled
 def condition(w, o, m, diffuse):
     """Move the state by the component whose gains were just computed."""
-    v, F, g, g0 = o.one, o.one + W, o.one + 3 * W, o.one + 4 * W
+    v, F, g, g0 = view(w, o.one), view(w, o.one + W), view(w, o.one + 3 * W), view(w, o.one + 4 * W)
     for j in range(m):
-        aj, Mj = o.xa + j * W, o.M + j * W
+        a, Mj = view(w, o.xa + j * W), view(w, o.M + j * W)
         for i in range(W):
-            w[aj + i] += w[Mj + i] * (w[g + i] * w[v + i])
+            a[i] += Mj[i] * (g[i] * v[i])
         for k in range(j + 1):
-            Pjk, Pkj, Mk = o.xP + (j * m + k) * W, o.xP + (k * m + j) * W, o.M + k * W
+            jk, Mk = o.xP + (j * m + k) * W, view(w, o.M + k * W)
+            Pjk = view(w, jk)
             for i in range(W):
-                w[Pjk + i] -= w[Mj + i] * w[Mk + i] * w[g + i]
+                Pjk[i] -= Mj[i] * Mk[i] * g[i]
             if not diffuse and k < j:
-                copy(w, Pkj, w, Pjk, 1)
+                copy(w, o.xP + (k * m + j) * W, w, jk, 1)
     if not diffuse:
         return
-    keep = o.one + 5 * W
+    rank, keep = view(w, o.rank), view(w, o.one + 5 * W)
     for i in range(W):
-        w[o.rank + i] -= 1.0 if w[g0 + i] > 0 else 0.0
-        w[keep + i] = 1.0 if w[o.rank + i] > 0 else 0.0
+        rank[i] -= 1.0 if g0[i] > 0 else 0.0
+        keep[i] = 1.0 if rank[i] > 0 else 0.0
     for j in range(m):
-        aj, Mj, Ij = o.xa + j * W, o.M + j * W, o.Mi + j * W
+        a, Mj, Ij = view(w, o.xa + j * W), view(w, o.M + j * W), view(w, o.Mi + j * W)
         for i in range(W):
-            w[aj + i] += w[Ij + i] * (w[g0 + i] * w[v + i])
+            a[i] += Ij[i] * (g0[i] * v[i])
         for k in range(j + 1):
-            Mk, Ik = o.M + k * W, o.Mi + k * W
-            Pjk, Pkj = o.xP + (j * m + k) * W, o.xP + (k * m + j) * W
-            Qjk, Qkj = o.xPi + (j * m + k) * W, o.xPi + (k * m + j) * W
+            Mk, Ik = view(w, o.M + k * W), view(w, o.Mi + k * W)
+            jk, kj = (j * m + k) * W, (k * m + j) * W
+            Pjk, Qjk = view(w, o.xP + jk), view(w, o.xPi + jk)
             for i in range(W):
-                both = w[Mj + i] * w[Ik + i] + w[Ij + i] * w[Mk + i]
-                w[Pjk + i] += (w[Ij + i] * w[Ik + i] * w[F + i] * w[g0 + i] - both) * w[g0 + i]
+                both = Mj[i] * Ik[i] + Ij[i] * Mk[i]
+                Pjk[i] += (Ij[i] * Ik[i] * F[i] * g0[i] - both) * g0[i]
             for i in range(W):
-                w[Qjk + i] = (w[Qjk + i] - w[Ij + i] * w[Ik + i] * w[g0 + i]) * w[keep + i]
-            copy(w, Pkj, w, Pjk, 1)
-            copy(w, Qkj, w, Qjk, 1)
+                Qjk[i] = (Qjk[i] - Ij[i] * Ik[i] * g0[i]) * keep[i]
+            copy(w, o.xP + kj, w, o.xP + jk, 1)
+            copy(w, o.xPi + kj, w, o.xPi + jk, 1)
 
 
 @compiled
@@ -411,11 +444,15 @@ def take_in(w, o, N, P, m, diffuse):
 def predict(w, o, N, diffuse):
     """a <- c + F a, P <- F P F' + Q, P_inf <- F P_inf F'."""
     matvec(w, o.M, o.F, o.a, N)
-    for i in range(N * W):
-        w[o.a + i] = w[o.c + i] + w[o.M + i]
+    for j in range(N):
+        a, c, moved = view(w, o.a + j * W), view(w, o.c + j * W), view(w, o.M + j * W)
+        for i in range(W):
+            a[i] = c[i] + moved[i]
     _sandwich(w, o, o.P, N)
-    for i in range(N * N * W):
-        w[o.P + i] += w[o.Q + i]
+    for j in range(N * N):
+        Pj, Qj = view(w, o.P + j * W), view(w, o.Q + j * W)
+        for i in range(W):
+            Pj[i] += Qj[i]
     if diffuse:
         _sandwich(w, o, o.Pi, N)
 
@@ -427,13 +464,6 @@ def _sandwich(w, o, P, N):
     for j in range(N):
         for k in range(j + 1):
             out = P + (j * N + k) * W
-            for h in range(N):
-                q, z = o.T1 + (j * N + h) * W, o.F + (k * N + h) * W
-                if h == 0:
-                    for i in range(W):
-                        w[out + i] = w[q + i] * w[z + i]
-                else:
-                    for i in range(W):
-                        w[out + i] += w[q + i] * w[z + i]
+            weigh(w, out, o.T1 + j * N * W, W, o.F + k * N * W, W, N)
             if k < j:
                 copy(w, P + (k * N + j) * W, w, out, 1)

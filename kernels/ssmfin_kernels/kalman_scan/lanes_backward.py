@@ -31,7 +31,8 @@ import numpy as np
 from numba import njit, prange
 
 from ssmfin_kernels.kalman_scan import lanes
-from ssmfin_kernels.kalman_scan.lanes import GROUPS, W, compiled
+from ssmfin_kernels.kalman_scan.lanes import GROUPS, W, compiled, view
+from ssmfin_kernels.kalman_scan.lanes_backward_small import layout, undo_one, undo_two
 from ssmfin_kernels.kalman_scan.lanes_filter import advance
 
 CHUNK = 32
@@ -51,7 +52,10 @@ class Upstream(NamedTuple):
 
 
 class Gradients(NamedTuple):
-    """Gradients of the inputs: (B or GROUPS, t, rows), zeroed beforehand; y as it is, initial ones (B, 1, rows)."""
+    """Gradients of the inputs, (B or GROUPS, t, rows), zeroed beforehand, or empty where not wanted.
+
+    y as it is, initial ones (B, 1, rows).
+    """
 
     y: np.ndarray
     F: np.ndarray
@@ -63,52 +67,6 @@ class Gradients(NamedTuple):
     mean: np.ndarray
     covariance: np.ndarray
     diffuse: np.ndarray
-
-
-class Extra(NamedTuple):
-    """Rows of a second array: records of each component, and gradients."""
-
-    a: int  # record p: a, P, P_inf before component p, then M, M_inf, and v, F, F_inf, g, g0, keep
-    width: int
-    ga: int  # gradients of the state, of size m
-    S: int
-    Si: int
-    F: int
-    H: int
-    Q: int
-    R: int
-    c: int
-    d: int
-    x1: int
-    x2: int
-    x3: int
-    x4: int
-    s: int
-    T1: int
-    T2: int
-    end: int
-
-
-@compiled
-def _layout(N, P, m):
-    width = (m + 2 * m * m + 2 * m + 6) * W
-    ga = P * width
-    S = ga + m * W
-    Si = S + m * m * W
-    F = Si + m * m * W
-    H = F + N * N * W
-    Q = H + P * m * W
-    R = Q + N * N * W
-    c = R + P * P * W
-    d = c + N * W
-    x1 = d + P * W
-    x2 = x1 + m * W
-    x3 = x2 + m * W
-    x4 = x3 + m * W
-    s = x4 + m * W
-    T1 = s + 8 * W
-    T2 = T1 + m * m * W
-    return Extra(0, width, ga, S, Si, F, H, Q, R, c, d, x1, x2, x3, x4, s, T1, T2, T2 + max(m * m, P * N) * W)
 
 
 @compiled
@@ -134,6 +92,8 @@ def _take_in_recorded(w, o, e, x, N, P, m, diffuse):
 @compiled
 def _add(target, e, row, rows, b0, n, t, group):
     """Rows of gradients into (B or GROUPS, t, rows): to each series, or summed into the partial sum of a group."""
+    if target.shape[0] == 0:  # not wanted
+        return
     at = t if target.shape[1] > 1 else 0
     if group < 0:
         for i in range(n):
@@ -184,26 +144,35 @@ def _sym_add(e, S, x, hw, h, m):
     """S += (x h' + h x') / 2, h in hw."""
     for j in range(m):
         for k in range(j + 1):
-            a, b = S + (j * m + k) * W, S + (k * m + j) * W
-            xj, xk, hj, hk = x + j * W, x + k * W, h + j * W, h + k * W
+            xj, xk, hj, hk = view(e, x + j * W), view(e, x + k * W), view(hw, h + j * W), view(hw, h + k * W)
+            jk = S + (j * m + k) * W
+            Sjk = view(e, jk)
             for i in range(W):
-                e[a + i] += 0.5 * (e[xj + i] * hw[hk + i] + e[xk + i] * hw[hj + i])
+                Sjk[i] += 0.5 * (xj[i] * hk[i] + xk[i] * hj[i])
             if k < j:
-                lanes.copy(e, b, e, a, 1)
+                lanes.copy(e, S + (k * m + j) * W, e, jk, 1)
+
+
+@compiled
+def _accumulate(e, row, source, at, rows):
+    """row += source."""
+    for r in range(rows):
+        x, y = view(e, row + r * W), view(source, at + r * W)
+        for i in range(W):
+            x[i] += y[i]
 
 
 @compiled
 def _undo_prediction(w, o, e, x, N, diffuse):
     """Gradients of F, Q, c and of the filtered state, from those of the next predicted one (all of size N)."""
-    for i in range(N * W):
-        e[x.c + i] += e[x.ga + i]
-    for i in range(N * N * W):
-        e[x.Q + i] += e[x.S + i]
+    _accumulate(e, x.c, e, x.ga, N)
+    _accumulate(e, x.Q, e, x.S, N * N)
     for j in range(N):
+        g = view(e, x.ga + j * W)
         for k in range(N):
-            f, g, a = x.F + (j * N + k) * W, x.ga + j * W, o.a + k * W
+            f, a = view(e, x.F + (j * N + k) * W), view(w, o.a + k * W)
             for i in range(W):
-                e[f + i] += e[g + i] * w[a + i]
+                f[i] += g[i] * a[i]
     # F and P move over: products of lanes take their factors from one array
     lanes.copy(e, x.T1, w, o.F, N * N)
     _through(e, x, x.S, w, o.P, N)
@@ -221,11 +190,11 @@ def _through(e, x, S, w, P, N):
     lanes.matmul(e, x.T2, S, x.T1, N, False, False)  # S F
     for j in range(N):
         for k in range(N):
-            f = x.F + (j * N + k) * W
+            f = view(e, x.F + (j * N + k) * W)
             for h in range(N):
-                q, z = x.T2 + (j * N + h) * W, record + (h * N + k) * W
+                q, z = view(e, x.T2 + (j * N + h) * W), view(e, record + (h * N + k) * W)
                 for i in range(W):
-                    e[f + i] += 2.0 * e[q + i] * e[z + i]
+                    f[i] += 2.0 * q[i] * z[i]
     lanes.matmul(e, S, x.T1, x.T2, N, True, False)  # F' S F
 
 
@@ -236,78 +205,84 @@ def _undo_component(w, o, e, x, p, P, N, m, diffuse, lg):
     a, Pm, Pi = at, at + m * W, at + (m + m * m) * W
     M = at + (m + 2 * m * m) * W
     Mi = M + m * W
-    v = Mi + m * W
-    F, g, g0, keep = v + W, v + 3 * W, v + 4 * W, v + 5 * W
+    one = Mi + m * W
+    v, F, g, g0, keep = (
+        view(e, one),
+        view(e, one + W),
+        view(e, one + 3 * W),
+        view(e, one + 4 * W),
+        view(e, one + 5 * W),
+    )
     h = o.H + p * m * W
-    Ma, MSM, vb, Fb, Mia, Fib = x.s, x.s + W, x.s + 2 * W, x.s + 3 * W, x.s + 4 * W, x.s + 5 * W
+    top, Ma, MSM, vb = view(e, lg), view(e, x.s), view(e, x.s + W), view(e, x.s + 2 * W)
+    Fb, Mia, Fib = view(e, x.s + 3 * W), view(e, x.s + 4 * W), view(e, x.s + 5 * W)
     SM, Mb, SMi, SiMi = x.x1, x.x2, x.x3, x.x4
-    lanes.dot(e, Ma, M, x.ga, m)
+    lanes.dot(e, x.s, M, x.ga, m)
     lanes.matvec(e, SM, x.S, M, m)
-    lanes.dot(e, MSM, M, SM, m)
+    lanes.dot(e, x.s + W, M, SM, m)
     for i in range(W):
-        gi, vi = e[g + i], e[v + i]
-        e[vb + i] = gi * e[Ma + i] - e[lg + i] * gi * vi
-        e[Fb + i] = gi * gi * (e[MSM + i] - vi * e[Ma + i]) - 0.5 * e[lg + i] * (gi - gi * gi * vi * vi)
+        vb[i] = g[i] * Ma[i] - top[i] * g[i] * v[i]
+    for i in range(W):
+        gi, vi = g[i], v[i]
+        Fb[i] = gi * gi * (MSM[i] - vi * Ma[i]) - 0.5 * top[i] * (gi - gi * gi * vi * vi)
     for j in range(m):
-        b, s, ga = Mb + j * W, SM + j * W, x.ga + j * W
+        b, s, ga = view(e, Mb + j * W), view(e, SM + j * W), view(e, x.ga + j * W)
         for i in range(W):
-            e[b + i] = e[g + i] * (e[v + i] * e[ga + i] - 2.0 * e[s + i])
+            b[i] = g[i] * (v[i] * ga[i] - 2.0 * s[i])
     if diffuse:
         for j in range(m * m):
-            q = x.Si + j * W
+            q = view(e, x.Si + j * W)
             for i in range(W):
-                e[q + i] *= e[keep + i]
-        s1, s2, s3 = x.s + 6 * W, x.s + 7 * W, x.T2
+                q[i] *= keep[i]
+        s1, s2, s3 = view(e, x.s + 6 * W), view(e, x.s + 7 * W), view(e, x.T2)
         lanes.matvec(e, SMi, x.S, Mi, m)
         lanes.matvec(e, SiMi, x.Si, Mi, m)
-        lanes.dot(e, Mia, Mi, x.ga, m)
-        lanes.dot(e, s1, Mi, SMi, m)
-        lanes.dot(e, s2, M, SMi, m)
-        lanes.dot(e, s3, Mi, SiMi, m)
+        lanes.dot(e, x.s + 4 * W, Mi, x.ga, m)
+        lanes.dot(e, x.s + 6 * W, Mi, SMi, m)
+        lanes.dot(e, x.s + 7 * W, M, SMi, m)
+        lanes.dot(e, x.T2, Mi, SiMi, m)
         for i in range(W):
-            k = e[g0 + i]
-            e[vb + i] += k * e[Mia + i]
-            e[Fb + i] += k * k * e[s1 + i]
-            e[Fib + i] = (
-                k * k * (2.0 * e[s2 + i] + e[s3 + i] - e[v + i] * e[Mia + i] - 2.0 * k * e[F + i] * e[s1 + i])
-                - 0.5 * e[lg + i] * k
-            )
+            k = g0[i]
+            vb[i] += k * Mia[i]
+            Fb[i] += k * k * s1[i]
+            Fib[i] = k * k * (2.0 * s2[i] + s3[i] - v[i] * Mia[i] - 2.0 * k * F[i] * s1[i]) - 0.5 * top[i] * k
         for j in range(m):
-            b, s, si, sm, ga = Mb + j * W, SMi + j * W, SiMi + j * W, SM + j * W, x.ga + j * W
+            b, s, si = view(e, Mb + j * W), view(e, SMi + j * W), view(e, SiMi + j * W)
+            sm, ga = view(e, SM + j * W), view(e, x.ga + j * W)
             for i in range(W):
-                k = e[g0 + i]
-                e[b + i] -= 2.0 * k * e[s + i]
-                total = e[v + i] * e[ga + i] + 2.0 * e[F + i] * k * e[s + i]
-                e[si + i] = k * (total - 2.0 * e[sm + i] - 2.0 * e[si + i])  # M_inf-, over S_inf M_inf
+                k = g0[i]
+                b[i] -= 2.0 * k * s[i]
+                total = v[i] * ga[i] + 2.0 * F[i] * k * s[i]
+                si[i] = k * (total - 2.0 * sm[i] - 2.0 * si[i])  # M_inf-, over S_inf M_inf
         _gather(w, e, x, h, p, m, SiMi, Mi, Pi, Fib, SMi)
         _sym_add(e, x.Si, SiMi, w, h, m)
     _gather(w, e, x, h, p, m, Mb, M, Pm, Fb, SM)
     _sym_add(e, x.S, Mb, w, h, m)
     for j in range(m):
-        hb, aj, ga, hj = x.H + (p * m + j) * W, a + j * W, x.ga + j * W, h + j * W
+        hb, aj, ga, hj = view(e, x.H + (p * m + j) * W), view(e, a + j * W), view(e, x.ga + j * W), view(w, h + j * W)
         for i in range(W):
-            e[hb + i] -= e[vb + i] * e[aj + i]
-            e[ga + i] -= e[vb + i] * w[hj + i]
+            hb[i] -= vb[i] * aj[i]
+        for i in range(W):
+            ga[i] -= vb[i] * hj[i]
+    d = view(e, x.d + p * W)
     for i in range(W):
-        e[x.d + p * W + i] -= e[vb + i]
+        d[i] -= vb[i]
     if m == N:
-        r = x.R + (p * P + p) * W
-        for i in range(W):
-            e[r + i] += e[Fb + i]
+        _accumulate(e, x.R + (p * P + p) * W, e, x.s + 3 * W, 1)
 
 
 @compiled
 def _gather(w, e, x, h, p, m, Mb, M, Pm, Fb, scratch):
     """M- += F- h, then h- += F- M + P M-."""
     for j in range(m):
-        b, hj = Mb + j * W, h + j * W
+        b, hj = view(e, Mb + j * W), view(w, h + j * W)
         for i in range(W):
-            e[b + i] += e[Fb + i] * w[hj + i]
+            b[i] += Fb[i] * hj[i]
     lanes.matvec(e, scratch, Pm, Mb, m)
     for j in range(m):
-        hb, s, mj = x.H + (p * m + j) * W, scratch + j * W, M + j * W
+        hb, s, mj = view(e, x.H + (p * m + j) * W), view(e, scratch + j * W), view(e, M + j * W)
         for i in range(W):
-            e[hb + i] += e[Fb + i] * e[mj + i] + e[s + i]
+            hb[i] += Fb[i] * mj[i] + s[i]
 
 
 @compiled
@@ -338,6 +313,8 @@ def _flush(w, o, e, x, grads, data, N, P, m, b0, n, t, group, last):
 @compiled
 def _leave_start(e, x, grads, data, N, b0, n, t):
     """Where a sequence starts, its gradient goes to the initial state and no further."""
+    if t > 0 and data.reset.shape[0] == 0:
+        return
     for i in range(W):
         start = t == 0
         if not start and data.reset.shape[0] > 0:
@@ -357,11 +334,27 @@ def _leave_start(e, x, grads, data, N, b0, n, t):
 
 
 @compiled
+def _load_upstream(e, lg, steps, b0, n, t):
+    for i in range(W):
+        e[lg + i] = steps[b0 + (i if i < n else 0), t if steps.shape[1] > 1 else 0]
+
+
+@compiled
+def _leave(w, o, e, x, grads, data, N, P, m, b0, n, t, group):
+    """Write down what step t leaves."""
+    if grads.y.shape[0] > 0 and P == 1:
+        for i in range(n):
+            grads.y[b0 + i, t, 0] = e[x.s + 2 * W + i]
+    _leave_start(e, x, grads, data, N, b0, n, t)
+    _flush(w, o, e, x, grads, data, N, P, m, b0, n, t, group, t == 0)
+
+
+@compiled
 def _block(data, up, grads, N, m, block, group):
     B, T, P = data.y.shape
     b0 = block * W
     n = min(W, B - b0)
-    o, x = lanes.layout(N, P, m), _layout(N, P, m)
+    o, x = lanes.layout(N, P, m), layout(N, P, m)
     w, e = np.zeros(o.end), np.zeros(x.end + W)
     lg = x.end
     rows = (N + 2 * N * N + 1) * W  # a, P, P_inf and rank follow each other in w
@@ -386,9 +379,14 @@ def _block(data, up, grads, N, m, block, group):
     _add_upstream(e, x.ga, up.final_mean, N, N, False, b0, n, 0)
     _add_upstream(e, x.S, up.final_covariance, N, N, True, b0, n, 0)
     _add_upstream(e, x.Si, up.final_diffuse, N, N, True, b0, n, 0)
+    # gradients of the moments of a step are added between its two halves: only the general code has the place
+    whole = up.predicted_mean.shape[0] + up.predicted_covariance.shape[0] == 0
+    small = P == 1 and N <= 2 and whole and up.filtered_mean.shape[0] + up.filtered_covariance.shape[0] == 0
     for chunk in range(chunks - 1, -1, -1):
         t0, t1 = chunk * CHUNK, min(T, (chunk + 1) * CHUNK)
         lanes.copy(w, 0, starts[chunk], 0, rows // W)
+        # a direction once known stays known until a reset
+        unknown = data.reset.shape[0] > 0 or lanes.any_diffuse(w, o)
         for t in range(t0, t1):
             if t > t0:
                 lanes.load_start(w, o, data, N, b0, n, t)
@@ -397,12 +395,21 @@ def _block(data, up, grads, N, m, block, group):
                 break
             lanes.load_matrices(w, o, data, N, P, m, b0, n, t)
             lanes.load_y(w, o, data, P, b0, n, t)
-            advance(w, o, N, P, m, lanes.any_diffuse(w, o))
+            advance(w, o, N, P, m, unknown and lanes.any_diffuse(w, o))
         for t in range(t1 - 1, t0 - 1, -1):
             lanes.copy(w, 0, history[t - t0], 0, rows // W)
             lanes.load_matrices(w, o, data, N, P, m, b0, n, t)
             lanes.load_y(w, o, data, P, b0, n, t)
-            diffuse = lanes.any_diffuse(w, o)
+            diffuse = unknown and lanes.any_diffuse(w, o)
+            if small and not diffuse:
+                if t == T - 1 or up.steps.shape[1] > 1:
+                    _load_upstream(e, lg, up.steps, b0, n, t)
+                if N == 1:
+                    undo_one(w, e)
+                else:
+                    undo_two(w, e)
+                _leave(w, o, e, x, grads, data, N, P, m, b0, n, t, group)
+                continue
             lanes.take_in(w, o, N, P, m, diffuse)
             _undo_prediction(w, o, e, x, N, diffuse)
             lanes.copy(w, 0, history[t - t0], 0, rows // W)
@@ -412,12 +419,12 @@ def _block(data, up, grads, N, m, block, group):
             lanes.fill(e, x.ga + N * W, m - N, 0.0)
             _square(e, x.S, N, m, True)
             _square(e, x.Si, N, m, True)
-            for i in range(W):
-                e[lg + i] = up.steps[b0 + (i if i < n else 0), t if up.steps.shape[1] > 1 else 0]
+            _load_upstream(e, lg, up.steps, b0, n, t)
             for p in range(P - 1, -1, -1):
                 _undo_component(w, o, e, x, p, P, N, m, diffuse, lg)
-                for i in range(n):
-                    grads.y[b0 + i, t, p] = e[x.s + 2 * W + i]
+                if grads.y.shape[0] > 0 and P > 1:
+                    for i in range(n):
+                        grads.y[b0 + i, t, p] = e[x.s + 2 * W + i]
             if m > N:
                 for j in range(P):
                     for k in range(P):
@@ -428,8 +435,7 @@ def _block(data, up, grads, N, m, block, group):
             _square(e, x.Si, N, m, False)
             _add_upstream(e, x.ga, up.predicted_mean, N, N, False, b0, n, t)
             _add_upstream(e, x.S, up.predicted_covariance, N, N, True, b0, n, t)
-            _leave_start(e, x, grads, data, N, b0, n, t)
-            _flush(w, o, e, x, grads, data, N, P, m, b0, n, t, group, t == 0)
+            _leave(w, o, e, x, grads, data, N, P, m, b0, n, t, group)
 
 
 @njit(cache=True, parallel=True, error_model="numpy")

@@ -9,9 +9,9 @@ import numpy as np
 from numba import njit, prange
 
 from ssmfin_kernels.kalman_scan import lanes
-from ssmfin_kernels.kalman_scan.lanes import LOG_2PI, TINY, W, compiled, log
+from ssmfin_kernels.kalman_scan.lanes import LOG_2PI, TINY, W, compiled, log, view
 
-STAGED = 16
+STAGED = 64  # steps written at a time: long bursts to each of the many rows; a quarter of it where states are many
 _ONE = lanes.layout.py_func(1, 1, 1)
 _TWO = lanes.layout.py_func(2, 1, 2)
 
@@ -91,36 +91,43 @@ def advance(w, o, N, P, m, diffuse):
 @compiled
 def _stage_innovation(buffer, s, row, w, o, N, P, m):
     """y - d - H a (NaN where missing) and H P H' + R of the predicted state, into rows of the buffer."""
+    staged = buffer[s]
     for p in range(P):
-        v, h = row + p * W, o.H + p * m * W
+        h = o.H + p * m * W
+        v, d, y, seen = view(staged, row + p * W), view(w, o.d + p * W), view(w, o.y + p * W), view(w, o.seen + p * W)
         for i in range(W):
-            buffer[s, v + i] = w[o.d + p * W + i]
+            v[i] = d[i]
         for k in range(N):
+            hk, ak = view(w, h + k * W), view(w, o.a + k * W)
             for i in range(W):
-                buffer[s, v + i] += w[h + k * W + i] * w[o.a + k * W + i]
+                v[i] += hk[i] * ak[i]
         for i in range(W):
-            seen = w[o.seen + p * W + i] > 0
-            buffer[s, v + i] = w[o.y + p * W + i] - buffer[s, v + i] if seen else np.nan
+            v[i] = y[i] - v[i] if seen[i] > 0 else np.nan
         for q in range(p + 1):
-            out, z = row + (P + p * P + q) * W, o.H + q * m * W
-            for i in range(W):
-                buffer[s, out + i] = w[o.R + (p * P + q) * W + i]
+            at = row + (P + p * P + q) * W
+            out = view(staged, at)
+            lanes.copy(staged, at, w, o.R + (p * P + q) * W, 1)
             for k in range(N):
+                hk = view(w, h + k * W)
                 for j in range(N):
-                    c = o.P + (k * N + j) * W
+                    c, z = view(w, o.P + (k * N + j) * W), view(w, o.H + (q * m + j) * W)
                     for i in range(W):
-                        buffer[s, out + i] += w[h + k * W + i] * w[c + i] * w[z + j * W + i]
+                        out[i] += hk[i] * c[i] * z[i]
             if q < p:
-                lanes.copy(buffer[s], row + (P + q * P + p) * W, buffer[s], out, 1)
+                lanes.copy(staged, row + (P + q * P + p) * W, staged, at, 1)
 
 
 @compiled
 def _flush(target, buffer, row, rows, b0, n, t0, count):
     """Steps of the buffer into a (B, T, rows) array."""
+    T, width = target.shape[1], buffer.shape[1]
+    flat, staged = target.reshape(-1), buffer.reshape(-1)
     for i in range(n):
-        for s in range(count):
-            for r in range(rows):
-                target[b0 + i, t0 + s, r] = buffer[s, (row + r) * W + i]
+        for r in range(rows):
+            to = view(flat, ((b0 + i) * T + t0) * rows + r)
+            source = view(staged, (row + r) * W + i)
+            for s in range(count):
+                to[s * rows] = source[s * width]
 
 
 @njit(cache=True, parallel=True, error_model="numpy")
@@ -163,13 +170,14 @@ def run(data, N, m, steps, pm, pc, fm, fc, last_mean, last_covariance, last_diff
         o = lanes.layout(N, P, m)
         w = np.empty(o.end)
         NN = N * N
-        buffer = np.empty((STAGED, (1 + 2 * N + 2 * NN + P + P * P) * W))
+        staged = STAGED if N <= 4 else STAGED // 4
+        buffer = np.empty((staged, (1 + 2 * N + 2 * NN + P + P * P) * W))
         r_pm, r_pc, r_fm = 1, 1 + N, 1 + N + NN
         r_fc, r_v = r_fm + N, r_fm + N + NN
         lanes.load_matrices(w, o, data, N, P, m, b0, n, -1)
         diffuse = True
         for t in range(T):
-            s = t % STAGED
+            s = t % staged
             lanes.load_start(w, o, data, N, b0, n, t)
             if t > 0:
                 lanes.load_matrices(w, o, data, N, P, m, b0, n, t)
@@ -191,7 +199,7 @@ def run(data, N, m, steps, pm, pc, fm, fc, last_mean, last_covariance, last_diff
                 lanes.copy(buffer[s], r_fc * W, w, o.P, NN)
                 lanes.predict(w, o, N, diffuse)
             lanes.copy(buffer[s], 0, w, o.log_p, 1)
-            if s == STAGED - 1 or t == T - 1:
+            if s == staged - 1 or t == T - 1:
                 t0 = t - s
                 _flush(steps, buffer, 0, 1, b0, n, t0, s + 1)
                 _flush(pm, buffer, r_pm, N, b0, n, t0, s + 1)

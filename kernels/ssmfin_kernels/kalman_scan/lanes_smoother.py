@@ -21,6 +21,7 @@ from numba import njit, prange
 from ssmfin_kernels.kalman_scan import lanes, lanes_backward
 from ssmfin_kernels.kalman_scan.lanes import W, compiled
 from ssmfin_kernels.kalman_scan.lanes_backward import CHUNK
+from ssmfin_kernels.kalman_scan.lanes_backward_small import layout
 from ssmfin_kernels.kalman_scan.lanes_filter import advance
 
 
@@ -47,7 +48,7 @@ class Extra(NamedTuple):
 @compiled
 def _layout(N, P, m):
     mm = m * m * W
-    r0 = lanes_backward._layout(N, P, m).ga  # behind the records
+    r0 = layout(N, P, m).ga  # behind the records
     r1 = r0 + m * W
     N0 = r1 + m * W
     N1 = N0 + mm
@@ -191,7 +192,7 @@ def _block(data, N, m, block, mean, covariance, steps):
     B, T, P = data.y.shape
     b0 = block * W
     n = min(W, B - b0)
-    o, x, record = lanes.layout(N, P, m), _layout(N, P, m), lanes_backward._layout(N, P, m)
+    o, x, record = lanes.layout(N, P, m), _layout(N, P, m), layout(N, P, m)
     w, e = np.zeros(o.end), np.zeros(x.end)
     rows = (N + 2 * N * N + 1) * W
     chunks = (T + CHUNK - 1) // CHUNK

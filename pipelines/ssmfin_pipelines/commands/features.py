@@ -13,30 +13,25 @@ from ssmfin_pipelines.commands.options import AllowImports, Overrides, StudyFile
 def features(
     study: StudyFile,
     output: Annotated[Path, typer.Option("--output", "-o", help="The parquet file to write.", show_default=False)],
+    windows: Annotated[
+        bool, typer.Option("--windows", help="Also each fold's training window, as learned at its cutoff.")
+    ] = False,
     set_: Overrides = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the file if it exists.")] = False,
     allow_imports: AllowImports = False,
 ) -> None:
     """Write the features of a study to parquet.
 
-    Keyed by unique_id and ds: row t holds what was known at t.
+    Keyed by unique_id, ds and fold: what was known at ds, learned at the fold's cutoff. Needs no model and no target.
     """
     from ssmfin_pipelines.commands.files import check_target, write_atomically
 
     check_target(output, suffix=".parquet", force=force)
-    checked = open_study(study, set_, allow_imports)
-    import polars as pl
+    checked = open_study(study, set_, allow_imports, needs_target=False)
+    from ssmfin_pipelines.feature_table import feature_table
 
-    panel = checked.load()
-    design = checked.experiment(panel).design
-    frame = pl.DataFrame(
-        {
-            "unique_id": pl.Series(design.ids, dtype=pl.String).gather(design.id_index),
-            "ds": pl.Series(design.dates[design.date_index]).cast(panel.frame.schema["ds"]),
-            **{name: design.features[:, index] for index, name in enumerate(design.feature_names)},
-        }
-    )
-    write_atomically(output, frame.write_parquet)
-    typer.echo(
-        f"{output}: {frame.height:,} rows, {len(design.feature_names)} features ({', '.join(design.feature_names)})"
-    )
+    table = feature_table(checked, windows=windows)
+    write_atomically(output, table.frame.write_parquet)
+    for where, line in table.remarks.items():
+        typer.echo(f"look at {where}: {line}", err=True)
+    typer.echo(f"{output}: {table.frame.height:,} rows, {len(table.names)} features ({', '.join(table.names)})")

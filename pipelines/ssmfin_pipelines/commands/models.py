@@ -44,7 +44,7 @@ def models(
 
 
 def _catalogue() -> list[dict[str, Any]]:
-    from ssmfin.features.spec import KINDS as FEATURES
+    from ssmfin.features.kinds import KINDS as FEATURES
     from ssmfin.models.registry import BENCHMARKS, KINDS, forecaster_class
 
     found: list[dict[str, Any]] = []

@@ -24,10 +24,10 @@ AllowImports = Annotated[
 ]
 
 
-def open_study(path: Path, overrides: list[str] | None, allow_imports: bool) -> Study:
+def open_study(path: Path, overrides: list[str] | None, allow_imports: bool, *, needs_target: bool = True) -> Study:
     """The study of a command. With imports allowed, modules in the current folder can be found as well."""
     from ssmfin_pipelines.study import read_study
 
     if allow_imports and str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))
-    return read_study(path, overrides or (), allow_imports=allow_imports)
+    return read_study(path, overrides or (), allow_imports=allow_imports, needs_target=needs_target)

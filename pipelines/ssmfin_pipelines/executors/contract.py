@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 
 @dataclass(frozen=True)
 class Item:
-    """One task to do. `seconds` is an estimate, used for the order only; `task` must survive a spawn."""
+    """One task to do. `seconds` is an estimate, used for the order only; `task` must survive a spawn.
+
+    `needs` are keys of items that must have ended (done or failed) before it starts; those not in the run count as
+    ended.
+    """
 
     key: str
     task: Any
     seconds: float
+    needs: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -46,5 +51,29 @@ class Work(Protocol):
 
 
 def costly_first(items: list[Item]) -> list[Item]:
-    """The order that ends soonest on several workers; ties by key, so that the order is the same every time."""
-    return sorted(items, key=lambda item: (-item.seconds, item.key))
+    """The order that ends soonest on several workers: what others wait for, then costly ones; ties by key, so that the
+    order is the same every time."""
+    awaited = {key for item in items for key in item.needs}
+    return sorted(items, key=lambda item: (item.key not in awaited, -item.seconds, item.key))
+
+
+class Waiting:
+    """Items that have not started, in the order of `costly_first`, each held back until what it needs has ended."""
+
+    def __init__(self, items: Sequence[Item]) -> None:
+        self._items = costly_first(list(items))
+        self._open = {item.key for item in self._items}
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def take(self) -> Item | None:
+        """The next item that may start, None while all wait for items that are running."""
+        for position, item in enumerate(self._items):
+            if not item.needs & self._open:
+                return self._items.pop(position)
+        return None
+
+    def ended(self, item: Item) -> None:
+        """The item is done or has failed: what needs it may start."""
+        self._open.discard(item.key)

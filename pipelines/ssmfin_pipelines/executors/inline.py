@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Generator, Sequence
 
 from ssmfin_pipelines.atomic import StorageError
-from ssmfin_pipelines.executors.contract import Event, Item, Work, costly_first
+from ssmfin_pipelines.executors.contract import Event, Item, Waiting, Work
 from ssmfin_pipelines.executors.machine import one_thread_here
 
 
@@ -24,7 +24,8 @@ def run_inline(work: Work, items: Sequence[Item], workers: int = 1) -> Generator
         return
     with contextlib.redirect_stdout(sys.stderr), one_thread_here():
         do = work.open()
-    for item in costly_first(list(items)):
+    waiting = Waiting(items)
+    while (item := waiting.take()) is not None:
         yield Event("started", item.key)
         try:
             with contextlib.redirect_stdout(sys.stderr), one_thread_here():
@@ -32,8 +33,10 @@ def run_inline(work: Work, items: Sequence[Item], workers: int = 1) -> Generator
         except StorageError:
             raise
         except Exception as error:
+            waiting.ended(item)
             yield Event("failed", item.key, error=in_one_line(error), traceback=traceback.format_exc())
         else:
+            waiting.ended(item)
             yield Event("done", item.key, seconds=seconds)
 
 

@@ -11,7 +11,6 @@ import multiprocessing
 import multiprocessing.connection
 import signal
 import threading
-from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
@@ -20,7 +19,7 @@ from typing import Any
 
 from ssmfin.errors import InputError
 from ssmfin_pipelines.atomic import StorageError
-from ssmfin_pipelines.executors.contract import Event, Item, Work, costly_first
+from ssmfin_pipelines.executors.contract import Event, Item, Waiting, Work
 from ssmfin_pipelines.executors.machine import one_thread_environment
 from ssmfin_pipelines.executors.worker import serve
 
@@ -43,7 +42,7 @@ def run_local(work: Work, items: Sequence[Item], workers: int) -> Generator[Even
         InputError: a worker found the input wrong while preparing.
         RuntimeError: a worker could not prepare, or died before its first item.
     """
-    waiting = deque(costly_first(list(items)))
+    waiting = Waiting(items)
     crew: list[_Worker] = []
     with _terminated_as_exit():
         try:
@@ -51,26 +50,35 @@ def run_local(work: Work, items: Sequence[Item], workers: int) -> Generator[Even
                 crew.append(_hire(work))  # noqa: PERF401 (a worker must be in the crew before the next can fail to start)
             while crew:
                 for worker in _speaking(crew):
-                    answer = _answer_of(worker)
+                    answer, item = _answer_of(worker), worker.item
+                    if item is not None:
+                        waiting.ended(item)
                     if answer is None:
                         yield from _bury(worker, crew)
                         if waiting:
                             crew.append(_hire(work))
-                        continue
-                    yield from _heard(worker, answer)
-                    if waiting:
-                        worker.item = waiting.popleft()
-                        _send(worker, worker.item)
-                        yield Event("started", worker.item.key)
                     else:
-                        crew.remove(worker)
-                        _send(worker, None)
-                        _end(worker)
+                        yield from _heard(worker, answer)
+                yield from _hand_out(waiting, crew)
         finally:
             for worker in crew:
                 worker.process.terminate()
             for worker in crew:
                 _end(worker)
+
+
+def _hand_out(waiting: Waiting, crew: list[_Worker]) -> Iterator[Event]:
+    """Give every idle worker an item that may start; let it go once none is left."""
+    for worker in [worker for worker in crew if worker.ready and worker.item is None]:
+        item = waiting.take()
+        if item is not None:
+            worker.item = item
+            _send(worker, item)
+            yield Event("started", item.key)
+        elif not waiting:
+            crew.remove(worker)
+            _send(worker, None)
+            _end(worker)
 
 
 def _hire(work: Work) -> _Worker:

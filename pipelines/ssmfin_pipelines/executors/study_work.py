@@ -13,10 +13,12 @@ import polars as pl
 
 from ssmfin.errors import InputError
 from ssmfin.evaluation.experiment import Experiment
+from ssmfin.evaluation.learning import LearnTask
 from ssmfin.evaluation.walk_forward import run_task
 from ssmfin_pipelines.atomic import storage
 from ssmfin_pipelines.executors.contract import Item
 from ssmfin_pipelines.keys import code_version, package_versions
+from ssmfin_pipelines.learned import with_stored_learnings
 from ssmfin_pipelines.store import Mark, TaskStore
 
 if TYPE_CHECKING:
@@ -39,6 +41,7 @@ class StudyWork:
     """Work for another process: the study travels, the panel waits in a file that each process reads once.
 
     `code` is the version that the keys were made with; a process that finds another one must not store under them.
+    `fingerprint` is the panel's.
     """
 
     study: Study
@@ -46,6 +49,7 @@ class StudyWork:
     notes: dict[str, Any]
     directory: Path
     code: str
+    fingerprint: str
 
     def open(self) -> Callable[[Item], float]:
         from ssmfin.data.panel import Panel
@@ -56,7 +60,11 @@ class StudyWork:
                 f"run the study again: what is done stays, under the version that did it."
             )
         panel = Panel(pl.read_ipc(self.panel_file), self.notes)
-        return HereWork(self.study.experiment(panel), TaskStore(self.directory)).open()
+        store = TaskStore(self.directory)
+        experiment, _ = with_stored_learnings(
+            self.study.experiment(panel), store, data_fingerprint=self.fingerprint, code=self.code
+        )
+        return HereWork(experiment, store).open()
 
 
 def write_panel_file(frame: pl.DataFrame, path: Path) -> None:
@@ -70,6 +78,8 @@ def perform(experiment: Experiment, store: TaskStore, item: Item) -> float:
     if store.is_done(item.key):
         found = store.mark(item.key)
         return found.seconds if found is not None else 0.0
+    if isinstance(item.task, LearnTask):
+        return experiment.learner.learning(item.task).seconds  # its keeper stores it
     began = time.perf_counter()
     result = run_task(experiment, item.task)
     seconds = time.perf_counter() - began

@@ -20,7 +20,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from ssmfin.errors import InputError, nearest
-from ssmfin.features.spec import KINDS as FEATURE_KINDS
+from ssmfin.features.kinds import KINDS as FEATURE_KINDS
 from ssmfin.features.spec import FeatureSpec
 from ssmfin.models.interface import Forecaster
 from ssmfin.models.registry import forecaster_class, load_external

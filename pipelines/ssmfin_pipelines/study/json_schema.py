@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from ssmfin.features.spec import KINDS as FEATURE_KINDS
+from ssmfin.features.kinds import KINDS as FEATURE_KINDS
 from ssmfin.models.registry import KINDS, forecaster_class
 from ssmfin_pipelines.study.entries import EXTERNAL
 from ssmfin_pipelines.study.names import NAME_PATTERN

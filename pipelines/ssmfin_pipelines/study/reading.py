@@ -21,13 +21,18 @@ from ssmfin_pipelines.study.schema import Study, with_benchmarks
 from ssmfin_pipelines.study.tree import Path_, Tree, dotted, parse, read_text
 from ssmfin_pipelines.study.wording import Problem, printable, problems, show
 
+NO_TARGET = "(no target)"  # stands for the column of a study that forecasts nothing
 
-def read_study(path: str | Path, overrides: Sequence[str] = (), allow_imports: bool = False) -> Study:
+
+def read_study(
+    path: str | Path, overrides: Sequence[str] = (), allow_imports: bool = False, *, needs_target: bool = True
+) -> Study:
     """The study in a YAML file.
 
     Args:
         path: the file. overrides: texts such as `walk_forward.test.size=21`, applied in order.
         allow_imports: let a model's kind be `package.module:Class`, which imports and runs code of the user's.
+        needs_target: without it a study with no `target` gets one that stands for none (`NO_TARGET`).
     Raises:
         InputError: the file or an override is wrong; the message names every mistake with its line.
     """
@@ -38,6 +43,8 @@ def read_study(path: str | Path, overrides: Sequence[str] = (), allow_imports: b
         raise InputError(f"{path}, line 1: the study is {show(tree.value)}, not a mapping; write `key: value` lines.")
     tree.value = apply_overrides(tree.value, changes)
     _relocate(tree.value, path.parent)
+    if not needs_target and "target" not in tree.value:
+        tree.value["target"] = {"column": NO_TARGET, "transform": "none", "horizons": [1]}
     study, found = check_study(tree.value, allow_imports=allow_imports)
     # What could not be read as a value is not told once more for its type.
     unread = [Problem(path, printable(text)) for path, text in tree.problems]

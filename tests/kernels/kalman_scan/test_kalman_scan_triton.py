@@ -67,9 +67,27 @@ def test_kernels_equal_naive_with_every_gradient(T, N, diffuse):
         torch.testing.assert_close(a.double(), b, rtol=1e-3, atol=1e-3 * scale, msg=lambda m, n=name: f"{n}: {m}")
 
 
+@pytest.mark.parametrize("N, diffuse", [(1, True), (2, True), (2, False)])
+def test_in_double_precision_the_kernels_are_exact(N, diffuse, monkeypatch):
+    exact = problem(5, 3, 34, N, diffuse)
+    monkeypatch.setattr(gpu, "_small", lambda problem: True)  # otherwise from a thousand series on
+    for name, a, b in zip(naive.Moments._fields, gpu.kalman_filter(exact), naive.kalman_filter(exact), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9, equal_nan=True, msg=lambda m, n=name: f"{n}: {m}")
+    results = []
+    for form in (gpu, naive):
+        leaves = [x.detach().clone().requires_grad_() for x in exact[1:7]]
+        value = form.kalman_log_likelihood(exact._replace(**dict(zip(exact._fields[1:7], leaves, strict=True))))
+        assert value.dtype == torch.float64
+        results.append([value, *torch.autograd.grad(value.sum(), leaves)])
+    for a, b in zip(*results, strict=True):
+        if a.shape[-1] == 2 and a.ndim == 4 and a.shape[-2] == 2:
+            a, b = a + a.mT, b + b.mT
+        torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-8)
+
+
 def test_what_the_kernels_do_not_take_goes_elsewhere():
     exact = problem(0, 3, 5, 2, True)
-    assert not gpu._small(exact)  # float64
+    assert not gpu._small(exact)  # float64, few series
     reset = torch.zeros(3, 5, dtype=torch.bool)
     reset[:, 2] = True
     for p in (exact, exact._replace(reset=reset)):

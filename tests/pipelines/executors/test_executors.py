@@ -154,6 +154,19 @@ def test_costly_items_come_first_whatever_order_they_are_given_in() -> None:
     assert costly_first(items[::-1]) == costly_first(items)
 
 
+def test_what_others_wait_for_comes_first_and_they_wait_until_it_has_ended(tmp_path: Path) -> None:
+    items = [
+        Item("after", ("sleep", 0.0), 9.0, frozenset({"first", "gone"})),
+        Item("other", ("sleep", 0.0), 5.0),
+        Item("first", ("raise", "no"), 1.0),
+    ]
+    assert [item.key for item in costly_first(items)] == ["first", "after", "other"]
+    for backend, workers in (("inline", 1), ("local", 2)):
+        seen = [(event.kind, event.key) for event in executor(backend)(ToyWork(tmp_path), items, workers)]
+        assert seen.index(("failed", "first")) < seen.index(("started", "after"))
+        assert {key for kind, key in seen if kind == "done"} == {"after", "other"}
+
+
 def test_a_container_quota_limits_the_cores(tmp_path: Path) -> None:
     (tmp_path / "cpu.max").write_text("100000 100000\n")
     assert usable_cores(tmp_path) == 1

@@ -86,7 +86,7 @@ def test_every_kind_shows_its_parameters_with_their_description() -> None:
     assert set(BENCHMARKS) <= set(SCHEMA["properties"]["benchmarks"]["properties"])
 
 
-@pytest.mark.parametrize("config", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("config", sorted(CONFIGS.glob("**/*.yaml")), ids=lambda path: path.stem)
 def test_it_accepts_the_shipped_studies(config: Path) -> None:
     assert accepts(parse(config.read_text(encoding="utf-8"), config.name).value, SCHEMA)
 

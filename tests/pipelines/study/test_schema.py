@@ -61,7 +61,7 @@ def test_the_resolved_study_reads_back_as_the_same_study(values: dict[str, Any],
     assert again.to_yaml() == study.to_yaml()
 
 
-@pytest.mark.parametrize("config", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("config", sorted(CONFIGS.glob("**/*.yaml")), ids=lambda path: path.stem)
 def test_shipped_studies_resolve_to_themselves(config: Path) -> None:
     study = read_study(config)
     assert study_from(study.resolved()) == study

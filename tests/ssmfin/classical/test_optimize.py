@@ -1,6 +1,7 @@
 """Batched minimisation: reaches minima, independently of the batch, and says when it did not."""
 
 import torch
+
 from ssmfin.classical.optimize import STATUS, minimize
 
 

@@ -14,7 +14,7 @@ from ssmfin.data.panel import Panel
 from ssmfin.data.rows import forward_aggregate, trailing_mean
 from ssmfin.errors import InputError
 from ssmfin.evaluation.design import build_design, cut
-from ssmfin.features.spec import HarLagsSpec
+from ssmfin.features.row_specs import HarLagsSpec
 from ssmfin.models.interface import Target
 
 TARGET = Target(column="rv", horizons=(1, 5, 22))

@@ -250,7 +250,7 @@ def test_without_a_state_space_model_the_leader_is_named_without_a_claim():
     )
     assert verdict.claims == ()
     assert verdict.headline.startswith(
-        "There is no state-space model in this study. The lowest QLIKE is that of log_har."
+        "There is no deep state-space model in this study. The lowest QLIKE is that of log_har."
     )
 
 

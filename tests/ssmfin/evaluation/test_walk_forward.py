@@ -15,8 +15,9 @@ from ssmfin.evaluation.experiment import Experiment, ModelEntry
 from ssmfin.evaluation.plan import experiment_plan, skipped_ids, skipped_origins
 from ssmfin.evaluation.splits import WalkForward
 from ssmfin.evaluation.walk_forward import derived_seed, run_task
-from ssmfin.features.spec import KINDS as FEATURE_KINDS
-from ssmfin.features.spec import ColumnsSpec, FeatureSpec, HarLagsSpec
+from ssmfin.features.kinds import KINDS as FEATURE_KINDS
+from ssmfin.features.row_specs import ColumnsSpec, HarLagsSpec
+from ssmfin.features.spec import FeatureSpec, LearnedSpec
 from ssmfin.features.transformer import PanelTransformer, panel_column
 from ssmfin.models.interface import Fitted, Forecaster, Target
 from ssmfin.models.registry import KINDS, forecaster_class
@@ -26,7 +27,23 @@ FEATURES = {"har": HarLagsSpec(), "returns": ColumnsSpec(columns=("log_return",)
 WALK = WalkForward(train=120, validation=30, test=25)
 # Small enough for a test; a kind that is not named here joins with its defaults.
 SMALL = {
-    "s4d": {"context": 16, "width": 4, "state": 4, "epochs": 6},
+    **{
+        kind: {"context": 16, "segment": 48, "width": 8, "epochs": 3, **more}
+        for kind, more in {
+            "s4": {"state": 4},
+            "s4d": {"state": 4},
+            "s5": {"state": 4, "parts": 1},
+            "mamba": {"state": 4},
+            "mamba2": {"state": 4, "head_width": 8},
+            "hybrid": {"state": 4, "window": 8},
+            "gru": {},
+            "lstm": {},
+            "tcn": {"layers": 2},
+            "transformer": {"window": 8},
+            "linear_attention": {},
+            "dlinear": {},
+        }.items()
+    },
     "lightgbm": {"max_rounds": 20},
     "har_x": {"columns": ("bv",)},
 }
@@ -109,8 +126,7 @@ class Scaled(PanelTransformer):
         return (panel_column(panel, "rv") - self.mean_)[:, None]
 
 
-class ScaledSpec(FeatureSpec):
-    fitted = True
+class ScaledSpec(LearnedSpec):
     kind: str = "scaled"
 
     def transformer(self, *, column, log):
