@@ -12,7 +12,7 @@ WHY = (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Smoothed:
     """Moments of states given the whole sample: for exploration, never for a forecast.
 
@@ -32,6 +32,11 @@ class Smoothed:
     covariance: np.ndarray | None
     log_likelihood: np.ndarray
     outputs: dict[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        series, steps = self.mean.shape[:2]
+        named = ", ".join(self.outputs or self.states)
+        return f"{type(self).__name__}({series} series, {steps} steps, {named}; two-sided: no feature)"
 
     def __array__(self, dtype: object = None, copy: object = None) -> np.ndarray:
         raise TypeError(f"Smoothed is no array of features: {WHY}; take .mean to look at it.")

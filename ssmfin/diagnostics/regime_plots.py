@@ -39,8 +39,9 @@ def plot_regimes(
 
     Args:
         prices: (T,) or (B, T). On a log axis where positive and spread over more than a factor of three.
-        probabilities: what `ssmfin.classical.regime.filter_series` returned, or (T, K) or (B, T, K); a `Smoothed`
-            only with `two_sided`.
+        probabilities: what `ssmfin.classical.regime.filter_series` returned, or (T, K) or (B, T, K); or those of
+            regimes 1, 2, ... alone, (T,) or (T, K - 1), as `RegimeFeatures` gives them: regime 0 is the rest. A
+            `Smoothed` only with `two_sided`.
         series: which one.
         dates: (T,) for the axis of time; None for 1 .. T.
         labels: (K,) names of the regimes; None for "regime 0 (calm)" ... (models of this package number them from calm
@@ -105,14 +106,21 @@ def _weights(probabilities: Any, series: int, predicted: bool, two_sided: bool) 
         if not 0 <= series < len(weights):
             raise InputError(f"series is {series}, of {len(weights)}; use 0 to {len(weights) - 1}.")
         weights = weights[series]
+    weights = weights[:, None] if weights.ndim == 1 else weights
     if weights.ndim != 2:
-        raise InputError(f"probabilities has shape {weights.shape}; use (T, K) or (B, T, K).")
+        raise InputError(f"probabilities has shape {weights.shape}; use (T,), (T, K) or (B, T, K).")
     known = np.isfinite(weights).all(axis=1)
     if not known.any():
         raise InputError(f"series {series} has no probabilities; its fit failed or all of it is missing.")
-    if (weights[known] < -1e-9).any() or (np.abs(weights[known].sum(axis=1) - 1.0) > 1e-6).any():
-        raise InputError("probabilities do not sum to one at every step; give those of all K regimes.")
-    return weights
+    total = weights[known].sum(axis=1)
+    if (weights[known] < -1e-9).any() or (total > 1.0 + 1e-6).any():
+        raise InputError(
+            f"probabilities reach from {weights[known].min():g} to a sum of {total.max():g} at a step; give those of "
+            "all regimes, or of all but regime 0."
+        )
+    if (np.abs(total - 1.0) <= 1e-6).all():
+        return weights
+    return np.column_stack([1.0 - weights.sum(axis=1), weights])  # regime 0 is what the others leave
 
 
 def _names(labels: Sequence[str] | None, count: int) -> list[str]:

@@ -14,7 +14,7 @@ from ssmfin.errors import InputError
 PREFIX = "smoothed__"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SmoothedPanel(Smoothed):
     """Smoothed quantities of every id, to look at; no feature can be made of them.
 

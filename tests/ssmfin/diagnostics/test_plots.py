@@ -262,7 +262,7 @@ def test_many_regimes_have_a_colour_each():
         (lambda: plot_states((np.zeros(5), np.zeros(5)), observed=np.zeros(4)), "observed has shape (4,)"),
         (lambda: plot_states((np.zeros(5), np.zeros(5)), series=1), "series is 1, of 1"),
         (lambda: plot_regimes(np.ones(9), probabilities()), "prices has shape (9,) for 120 steps"),
-        (lambda: plot_regimes(np.ones(120), np.full((120, 2), 0.7)), "do not sum to one"),
+        (lambda: plot_regimes(np.ones(120), np.full((120, 2), 0.7)), r"a sum of 1\.4 at a step"),
         (lambda: plot_regimes(np.ones(120), np.full((120, 2), np.nan)), "has no probabilities"),
         (lambda: plot_regimes(np.ones(120), np.ones(120)), "probabilities has shape (120,)"),
         (lambda: plot_regimes(np.ones(120), probabilities()[None], series=4), "series is 4, of 1"),
@@ -273,3 +273,21 @@ def test_mistakes_are_named(call, words):
     with pytest.raises(InputError) as caught:
         call()
     assert words in str(caught.value)
+
+
+def test_probabilities_without_regime_0_are_completed_by_the_rest():
+    weights = np.random.default_rng(0).dirichlet([2.0, 1.0, 1.0], size=120)
+    prices = np.exp(np.linspace(0.0, 1.0, 120))
+    whole, rest = (plot_regimes(prices, given) for given in (weights, weights[:, 1:]))
+    areas = [
+        [collection.get_paths()[0].vertices for collection in figure.axes[1].collections] for figure in (whole, rest)
+    ]
+    assert len(areas[0]) == len(areas[1]) == 3
+    for a, b in zip(*areas, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-12)
+    two = np.column_stack([1 - weights[:, 1], weights[:, 1]])
+    assert (
+        len(plot_regimes(prices, weights[:, 1]).axes[1].collections)
+        == len(plot_regimes(prices, two).axes[1].collections)
+        == 2
+    )
