@@ -106,7 +106,8 @@ def _weights(probabilities: Any, series: int, predicted: bool, two_sided: bool) 
         if not 0 <= series < len(weights):
             raise InputError(f"series is {series}, of {len(weights)}; use 0 to {len(weights) - 1}.")
         weights = weights[series]
-    weights = weights[:, None] if weights.ndim == 1 else weights
+    if weights.ndim == 1:
+        weights = np.column_stack([1.0 - weights, weights])
     if weights.ndim != 2:
         raise InputError(f"probabilities has shape {weights.shape}; use (T,), (T, K) or (B, T, K).")
     known = np.isfinite(weights).all(axis=1)
