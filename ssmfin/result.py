@@ -26,6 +26,7 @@ from ssmfin.evaluation.plan import experiment_plan, skipped_ids, skipped_origins
 from ssmfin.evaluation.splits import WalkForward
 from ssmfin.evaluation.verdict import Verdict
 from ssmfin.evaluation.walk_forward import SORT_KEYS, merge_notes, run_task
+from ssmfin.features.kinds import spec_class
 from ssmfin.features.row_specs import HarLagsSpec
 from ssmfin.features.spec import FeatureSpec
 from ssmfin.models.interface import Forecaster, Target
@@ -217,13 +218,13 @@ def summarise(
 
 
 def evaluate(
-    models: Mapping[str, Forecaster | ModelEntry],
+    models: Mapping[str, Any],
     panel: Panel | pl.DataFrame | pd.DataFrame,
     *,
     target: str | Target,
     folds: WalkForward,
-    features: Mapping[str, FeatureSpec] | None = None,
-    benchmarks: Mapping[str, Forecaster | ModelEntry] | None = None,
+    features: Mapping[str, FeatureSpec | Mapping[str, Any]] | None = None,
+    benchmarks: Mapping[str, Any] | None = None,
     losses: Sequence[str] = ("qlike", "mse", "mae"),
     reference: str = "log_har",
     mcs_size: float = 0.1,
@@ -233,9 +234,9 @@ def evaluate(
     """Walk forward with the given models and, whatever they are, the five benchmarks on the same rows.
 
     Args:
-        models: name -> forecaster, or a `ModelEntry` that adds features, seeds and refits.
+        models: name -> forecaster, regressor in sklearn's manner, or a `ModelEntry` that adds features, seeds, refits.
         panel: long, with `unique_id` and `ds`. target: a column (log, mean over t+1..t+h for `folds.horizons`), or a
-            `Target` that says more. features: name -> spec; default: HAR lags of the target.
+            `Target` that says more. features: name -> spec, or its mapping as in a study file; default: HAR lags.
         benchmarks: further or tuned benchmarks by name. losses, reference, mcs_size: as in `Scoring`. seed: of the
             study.
     Returns:
@@ -250,10 +251,7 @@ def evaluate(
     if isinstance(target, str):
         target = Target(column=target, horizons=tuple(folds.horizons or (1,)))
     defaults = {kind: forecaster_class(kind)() for kind in BENCHMARKS}
-    entries = {
-        key: value if isinstance(value, ModelEntry) else ModelEntry(value)
-        for key, value in {**defaults, **(benchmarks or {}), **models}.items()
-    }
+    entries = {key: _entry(key, value) for key, value in {**defaults, **(benchmarks or {}), **models}.items()}
     clash = sorted(set(models) & ({*BENCHMARKS} | set(benchmarks or {})))
     if clash:
         raise InputError(
@@ -263,7 +261,7 @@ def evaluate(
         as_panel(panel),
         target,
         folds,
-        features or {"har": HarLagsSpec()},
+        {key: _spec(key, value) for key, value in (features or {"har": HarLagsSpec()}).items()},
         entries,
         reference=reference,
         seed=seed,
@@ -289,3 +287,23 @@ def evaluate(
         name=name,
         scoring=Scoring(losses=tuple(losses), reference=reference, mcs_size=mcs_size),
     )
+
+
+def _entry(name: str, given: object) -> ModelEntry:
+    if isinstance(given, ModelEntry):
+        return given
+    if isinstance(given, Forecaster):
+        return ModelEntry(given)
+    if callable(getattr(given, "fit", None)) and callable(getattr(given, "predict", None)):
+        from ssmfin.models.external import SklearnForecaster
+
+        return ModelEntry(SklearnForecaster(estimator=given))
+    raise InputError(f"model {name!r} is {given!r}, no forecaster; give an instance such as sf.S4D() or a regressor.")
+
+
+def _spec(name: str, given: object) -> FeatureSpec:
+    if isinstance(given, FeatureSpec):
+        return given
+    if isinstance(given, Mapping) and isinstance(given.get("kind"), str):
+        return spec_class(given["kind"])(**{key: value for key, value in given.items() if key != "kind"})
+    raise InputError(f"feature {name!r} is {given!r}, no spec; give one, such as {{'kind': 'har_lags'}}.")

@@ -60,3 +60,26 @@ def test_a_model_that_raises_is_recorded_and_the_others_go_on(frame):
 def test_a_model_may_not_take_the_name_of_a_benchmark(frame):
     with pytest.raises(sf.InputError, match="'har' is the name of a benchmark"):
         sf.evaluate({"har": sf.HAR()}, frame, target="rv", folds=FOLDS)
+
+
+def test_a_regressor_and_a_mapping_are_taken_as_they_come(frame):
+    from sklearn.linear_model import LinearRegression
+
+    result = sf.evaluate(
+        {"ols": LinearRegression()}, frame, target="rv", folds=FOLDS, features={"har": {"kind": "har_lags"}}
+    )
+    assert "ols" in result.leaderboard["model"].to_list()
+
+
+@pytest.mark.parametrize(
+    "models, features, words",
+    [
+        ({"mine": {"kind": "s4d"}}, None, "model 'mine' is {'kind': 's4d'}, no forecaster"),
+        ({}, {"har": "har_lags"}, "feature 'har' is 'har_lags', no spec"),
+        ({}, {"har": {"kind": "har_lag"}}, "did you mean 'har_lags'"),
+        ({}, {"har": {"kind": "har_lags", "window": [1]}}, "window"),
+    ],
+)
+def test_what_is_no_model_or_feature_is_refused_by_name(frame, models, features, words):
+    with pytest.raises(sf.InputError, match=words):
+        sf.evaluate(models, frame, target="rv", folds=FOLDS, features=features)
