@@ -1,6 +1,6 @@
 """The studies of configs/replication regenerate the literature's table: ratios of losses to the HAR, at 1, 5, 22 days.
 
-On two panels, shortened so that each takes seconds: an index library's measures, and measures of our own from one-minute
+On two panels, shortened so that each takes seconds: an index library's measures, and measures of our own from minute
 bars. What is asserted is what the literature agrees on: models in logs beat the same models in levels, and quarticity
 helps at one day.
 """

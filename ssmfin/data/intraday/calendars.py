@@ -20,6 +20,7 @@ from ssmfin.data.moments import MICROSECONDS, zoned_to_utc
 from ssmfin.errors import InputError, nearest
 
 _HOURS = re.compile(r"([01]\d|2[0-3]):([0-5]\d)\s*-\s*(24:00|(?:[01]\d|2[0-3]):[0-5]\d)\s+(\S+)")
+_YEARS = 25
 _EPOCH = np.datetime64("1970-01-01", "D")
 
 
@@ -67,8 +68,17 @@ class Calendar:
 
     def between(self, first: int, last: int) -> Sessions:
         """The sessions that may hold moments from `first` to `last`, and a few around them."""
-        years = (np.array([first - 3 * DAY, last + 3 * DAY]) // DAY + _EPOCH).astype("datetime64[Y]").astype(int) + 1970
-        return _sessions(self.name, self.zone, self.hours, int(years[0]), int(years[1]))
+        return self.of_years(*years_around(first, last))
+
+    def of_years(self, first: int, last: int) -> Sessions:
+        """The sessions of whole years; made once."""
+        return _sessions(self.name, self.zone, self.hours, first, last)
+
+
+def years_around(first: int, last: int) -> tuple[int, int]:
+    """The years that hold two moments and three days around them."""
+    years = (np.array([first - 3 * DAY, last + 3 * DAY]) // DAY + _EPOCH).astype("datetime64[Y]").astype(int) + 1970
+    return int(years[0]), int(years[1])
 
 
 def calendar_named(name: str) -> Calendar:
@@ -114,27 +124,39 @@ def _zone_of(name: str) -> str:
 
 
 def _exchange(name: str, first_year: int, last_year: int):  # type: ignore[no-untyped-def]
+    """The calendar of those years or more: to build one takes as long for a year as for decades."""
+    from exchange_calendars.errors import CalendarError
+
+    try:
+        return _built(name, first_year // _YEARS * _YEARS, last_year // _YEARS * _YEARS + _YEARS - 1)
+    except (ValueError, CalendarError):  # some are not known so far back or ahead
+        pass
+    try:
+        return _built(name, first_year, last_year)
+    except (ValueError, CalendarError) as error:
+        reason = str(error).strip().splitlines()[0][:200]
+        raise InputError(
+            f"calendar {name!r} does not reach over the data's years, {first_year} to {last_year} ({reason}); "
+            f"check the stamps, or give fixed hours."
+        ) from None
+
+
+@lru_cache(maxsize=16)
+def _built(name: str, first_year: int, last_year: int):  # type: ignore[no-untyped-def]
     import exchange_calendars
     import pandas as pd  # type: ignore[import-untyped]
 
     with warnings.catch_warnings():
         # exchange_calendars 4.13 reads naive nanoseconds through Series.values, which pandas 3.1 deprecates
         warnings.simplefilter("ignore", getattr(pd.errors, "Pandas4Warning", DeprecationWarning))
-        try:
-            return exchange_calendars.get_calendar(name, start=f"{first_year}-01-01", end=f"{last_year}-12-31")
-        except (ValueError, exchange_calendars.errors.CalendarError) as error:
-            reason = str(error).strip().splitlines()[0][:200]
-            raise InputError(
-                f"calendar {name!r} does not reach over the data's years, {first_year} to {last_year} ({reason}); "
-                f"check the stamps, or give fixed hours."
-            ) from None
+        return exchange_calendars.get_calendar(name, start=f"{first_year}-01-01", end=f"{last_year}-12-31")
 
 
 @lru_cache(maxsize=64)
 def _sessions(name: str, zone: str, hours: tuple[int, int] | None, first_year: int, last_year: int) -> Sessions:
     if hours is not None:
         return _fixed_hours(zone, hours, first_year, last_year)
-    schedule = _exchange(name, first_year, last_year).schedule
+    schedule = _exchange(name, first_year, last_year).schedule.loc[f"{first_year}-01-01" : f"{last_year}-12-31"]
     moments = {
         column: schedule[column].dt.tz_convert(None).to_numpy().astype("datetime64[us]").astype(np.int64)
         for column in ("open", "break_start", "break_end", "close")

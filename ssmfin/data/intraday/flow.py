@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ssmfin.data.intraday import loops
 from ssmfin.data.intraday.scan import Kind
 
 
@@ -34,7 +35,9 @@ def flow(kind: Kind, values: dict[str, np.ndarray], price: np.ndarray, starts: n
             return out
         if "volume" not in values:
             return out
-        volume = np.nan_to_num(values["volume"], nan=0.0)
+        volume = values["volume"]
+        if not np.isfinite(volume).all():
+            volume = np.nan_to_num(volume, nan=0.0)
         out["volume"] = np.add.reduceat(volume, heads)
         out["turnover"] = np.add.reduceat(volume * price, heads)
         out["vwap"] = out["turnover"] / out["volume"]
@@ -43,24 +46,12 @@ def flow(kind: Kind, values: dict[str, np.ndarray], price: np.ndarray, starts: n
             sold = np.add.reduceat(np.nan_to_num(values["sell_volume"]), heads)
             out["order_imbalance"] = (bought - sold) / (bought + sold)
         else:
-            sign = np.nan_to_num(values["side"]) if "side" in values else tick_rule(price, starts)
-            out["order_imbalance"] = np.add.reduceat(sign * volume, heads) / out["volume"]
+            if "side" in values:
+                signed = np.nan_to_num(values["side"]) * volume
+            else:
+                signed = loops.signed_volume(price, volume, starts)
+            out["order_imbalance"] = np.add.reduceat(signed, heads) / out["volume"]
     return out
-
-
-def tick_rule(price: np.ndarray, starts: np.ndarray) -> np.ndarray:
-    """(R,) sign of the last change of price within the session, 0 before the first.
-
-    >>> tick_rule(np.array([1.0, 2.0, 2.0, 1.0, 5.0, 4.0]), np.array([0, 4, 6])).tolist()
-    [0.0, 1.0, 1.0, -1.0, 0.0, -1.0]
-    """
-    change = np.sign(np.diff(price, prepend=price[:1]))
-    change[starts[:-1]] = 0.0
-    known = change != 0
-    known[starts[:-1]] = True
-    last = np.maximum.accumulate(np.where(known, np.arange(len(change)), 0))
-    signs: np.ndarray = change[last]
-    return signs
 
 
 def _mean(values: np.ndarray, starts: np.ndarray) -> np.ndarray:

@@ -7,13 +7,15 @@ between batches is the last session of every asset, because the next batch may g
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar, cast
 
 import numpy as np
 import polars as pl
 
+from ssmfin.data.intraday import loops
 from ssmfin.data.intraday.calendars import Calendar
 from ssmfin.data.intraday.durations import DAY, duration_text
 from ssmfin.data.intraday.scan import ID, STAMP, Layout, TickSource, require_time_of_day
@@ -22,6 +24,7 @@ from ssmfin.errors import InputError
 
 LABEL_BITS = 20  # days since 1970 fit: key = code << 20 | label
 _SPACING_SAMPLE = 200_000
+Item = TypeVar("Item")
 _SNAPSHOT = 1_000_000  # rows that are closer together than a second are events, not a grid
 
 
@@ -63,8 +66,7 @@ class _Rows(NamedTuple):
 
     @staticmethod
     def join(parts: list[_Rows]) -> _Rows:
-        if len(parts) == 1:
-            return parts[0]
+        """Always a copy: polars' own memory may not be written, and loops are compiled once more for such arrays."""
         return _Rows(
             np.concatenate([part.code for part in parts]),
             np.concatenate([part.time for part in parts]),
@@ -118,35 +120,34 @@ class SessionReader:
         return self.layout.kind == "bars" or self.bar is not None
 
     def __iter__(self) -> Iterator[Sessions]:
-        first: list[_Rows] = []
+        first: list[list[_Rows]] = []
         count = 0
         batches = self._batches()
-        for rows in batches:
-            first.append(rows)
-            count += len(rows.code)
+        for parts in batches:
+            first.append(parts)
+            count += sum(len(part.code) for part in parts)
             if count >= _SPACING_SAMPLE:  # the same rows tell the spacing, however they are read
                 break
         if not count:
             raise InputError(f"{self.ticks.describe()} has no rows that can be used; check ids and stamps.")
-        start = _Rows.join(first).take(np.arange(min(count, _SPACING_SAMPLE)))
+        start = _Rows.join([part for parts in first for part in parts]).take(np.arange(min(count, _SPACING_SAMPLE)))
         self._learn_spacing(start)
         require_time_of_day(pl.Series(start.time), self.ticks.describe())
         del start
-        for rows in chain(first, batches):
-            held = [
-                self._held.pop(code) for code in np.flatnonzero(np.bincount(rows.code)).tolist() if code in self._held
-            ]
-            yield from self._place(_Rows.join([*held, rows]), last=False)
+        for parts in chain(first, batches):
+            seen = sorted({code for part in parts for code in np.flatnonzero(np.bincount(part.code)).tolist()})
+            held = [self._held.pop(code) for code in seen if code in self._held]
+            yield from self._place(_Rows.join([*held, *parts]), last=False)
         if self._held:
             held = [self._held[code] for code in sorted(self._held)]
             self._held = {}
             yield from self._place(_Rows.join(held), last=True)
 
-    def _batches(self) -> Iterator[_Rows]:
+    def _batches(self) -> Iterator[list[_Rows]]:
         """Batches of at least `rows` rows (small files are put together), ids as numbers."""
         waiting: list[_Rows] = []
         count = 0
-        for batch in self.ticks.batches(self.rows):
+        for batch in ahead(self.ticks.batches(self.rows)):
             frame = batch.frame
             stamps = self._clock.read(batch)
             code = self._codes(frame[ID])
@@ -163,13 +164,15 @@ class SessionReader:
             waiting.append(rows)
             count += len(rows.code)
             if count >= self.rows:
-                yield _Rows.join(waiting)
+                yield waiting
                 waiting, count = [], 0
         if count:
-            yield _Rows.join(waiting)
+            yield waiting
 
     def _codes(self, column: pl.Series) -> np.ndarray:
         """(R,) number of each row's asset; -1 without an id."""
+        if len(column) and not column.null_count() and (column == column[0]).all():
+            return np.full(len(column), self._number(column[0]), dtype=np.int64)
         runs = column.rle()
         if len(runs) * 4 > len(column):
             coded = column.cast(pl.Categorical)
@@ -215,52 +218,48 @@ class SessionReader:
     def _place(self, rows: _Rows, *, last: bool) -> Iterator[Sessions]:
         """Sessions that are whole now; the last session of each asset is held back unless `last`."""
         shift = self.spacing if self.ends_bars and self.bar_label == "start" else 0
-        known = rows.time + shift
         zone = self._clock.zone or self.calendar.zone
-        on = on_clock(self.calendar, int(known.min()), int(known.max()), zone)
-        side = "left" if self.ends_bars else "right"
-        index = np.searchsorted(on.open, known, side=side) - 1  # type: ignore[call-overload]
-        inside = index >= 0
-        index = np.maximum(index, 0)
-        elapsed = known - on.open[index]
+        on = on_clock(self.calendar, int(rows.time.min()) + shift, int(rows.time.max()) + shift, zone)
+        index, elapsed, inside = loops.find_sessions(rows.time, shift, on.open, not self.ends_bars)
         skipped = ambiguous = None
         if on.shifts.any() and (doubtful := on.shifts[index]).any():
             where = np.flatnonzero(doubtful)
             exact = exact_utc(rows.time[where], zone)
             elapsed[where] = exact.time + shift - on.sessions.open[index[where]]
-            skipped, ambiguous = np.zeros(len(known), bool), np.zeros(len(known), bool)
+            skipped, ambiguous = np.zeros(len(index), bool), np.zeros(len(index), bool)
             skipped[where], ambiguous[where] = exact.skipped, exact.ambiguous
-        whole = (on.sessions.close - on.sessions.open)[index]
-        inside &= elapsed <= whole + max(shift - 1, 0)  # a bar that began before the close
-        if on.break_length.any():
-            begin, length = on.break_start[index], on.break_length[index]
-            within = (elapsed > begin + max(shift - 1, 0)) & (elapsed - shift < begin + length) & (length > 0)
-            if self.ends_bars and not shift:
-                within &= elapsed <= begin + length
-            inside &= ~within
-            elapsed = np.where(elapsed > begin, np.maximum(elapsed - length, begin), elapsed)
-        elapsed = np.minimum(elapsed, on.sessions.length[index])
-        label = on.sessions.label[index]
-        if not inside.all():
+        length = on.sessions.length
+        key, outside = loops.trading_time(
+            rows.code,
+            index,
+            elapsed,
+            inside,
+            on.sessions.close - on.sessions.open,
+            length,
+            on.break_start,
+            on.break_length,
+            on.sessions.label,
+            LABEL_BITS,
+            shift,
+            self.ends_bars,
+        )
+        if outside:
             self._count_outside(rows, ~inside)
-        key = (rows.code << LABEL_BITS) | label
-        keep = inside
-        if not last:
-            final = np.full(len(self.ids), -1, dtype=np.int64)
-            final[rows.code] = np.arange(len(key))  # the last row of each asset wins
-            held_key = np.where(final >= 0, key[final], -1)
-            hold = (key == held_key[rows.code]) & inside
-            self._hold(rows, np.flatnonzero(hold))
-            keep = inside & ~hold
-        if not keep.any():
+        if last:
+            keep = np.flatnonzero(inside)
+        else:
+            keep, held = loops.split_held(rows.code, key, inside, len(self.ids))
+            self._hold(rows, held)
+        if not len(keep):
             return
         flags = {"no_time_zone": rows.unzoned, "skipped_time": skipped, "ambiguous_time": ambiguous}
         chosen = _positions(keep)
-        order, disorder = _in_order(key[chosen], elapsed[chosen])
-        if order is not None:
-            chosen = np.flatnonzero(keep)[order]
+        disorder = None
+        if not loops.in_order(key[chosen], elapsed[chosen]):
+            order, disorder = _sorted(key[chosen], elapsed[chosen])
+            chosen = keep[order]
         key, index = key[chosen], index[chosen]
-        starts = np.concatenate([[0], np.flatnonzero(np.diff(key)) + 1, [len(key)]])
+        starts = loops.group_edges(key)
         heads = starts[:-1]
         placed = {name: mask[chosen] for name, mask in flags.items() if mask is not None and mask.any()}
         if disorder is not None:
@@ -269,7 +268,7 @@ class SessionReader:
             code=key[heads] >> LABEL_BITS,
             label=key[heads] & ((1 << LABEL_BITS) - 1),
             starts=starts,
-            length=on.sessions.length[index[heads]],
+            length=length[index[heads]],
             close=on.sessions.close[index[heads]],
             elapsed=elapsed[chosen],
             values={name: v[chosen] for name, v in rows.values.items()},
@@ -308,21 +307,27 @@ class SessionReader:
             done[labels] = True
 
 
+def ahead(items: Iterator[Item]) -> Iterator[Item]:
+    """The same items; the next one is made in a thread while this one is worked on."""
+    end = object()
+    with ThreadPoolExecutor(1) as thread:
+        waiting = thread.submit(next, items, end)
+        while (item := waiting.result()) is not end:
+            waiting = thread.submit(next, items, end)
+            yield cast(Item, item)
+
+
 def _positions(keep: np.ndarray) -> slice | np.ndarray:
-    """Where `keep` holds: a slice, which copies nothing, if that is one stretch."""
-    first, last = int(keep.argmax()), len(keep) - int(keep[::-1].argmax())
-    return slice(first, last) if keep[first:last].all() else np.flatnonzero(keep)
+    """The rising positions: as a slice, which copies nothing, if they are one stretch."""
+    first, last = int(keep[0]), int(keep[-1]) + 1
+    return slice(first, last) if last - first == len(keep) else keep
 
 
-def _in_order(key: np.ndarray, elapsed: np.ndarray) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """The order that sorts by (key, elapsed), None if sorted; and the rows, sorted, that were stored too late.
+def _sorted(key: np.ndarray, elapsed: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    """The order that sorts by (key, elapsed); and the rows, sorted, that were stored too late.
 
     An asset whose rows fall in time throughout is stored newest first, which is no disorder.
     """
-    rise = np.diff(key)
-    later = np.diff(elapsed)
-    if ((rise > 0) | ((rise == 0) & (later >= 0))).all():
-        return None, None
     by_key = np.argsort(key, kind="stable")
     key, elapsed = key[by_key], elapsed[by_key]
     same = np.diff(key) == 0

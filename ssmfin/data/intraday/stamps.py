@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 import polars as pl
 
-from ssmfin.data.intraday.calendars import Calendar, Sessions, wall_clock
+from ssmfin.data.intraday.calendars import Calendar, Sessions, wall_clock, years_around
 from ssmfin.data.intraday.durations import DAY
 from ssmfin.data.intraday.scan import STAMP, Batch
 from ssmfin.data.moments import MICROSECONDS, parse_text
@@ -126,11 +127,16 @@ class ClockedSessions(NamedTuple):
 
 def on_clock(calendar: Calendar, first: int, last: int, zone: str) -> ClockedSessions:
     """The sessions around stamps `first` to `last` of the clock `zone`."""
-    sessions = calendar.between(first - DAY, last + DAY)
+    return _on_clock(calendar, *years_around(first - DAY, last + DAY), zone)
+
+
+@lru_cache(maxsize=64)  # asked for by every batch; to convert some years takes as long as to place its rows
+def _on_clock(calendar: Calendar, first_year: int, last_year: int, zone: str) -> ClockedSessions:
+    sessions = calendar.of_years(first_year, last_year)
     if zone == UTC:
         open_, close = sessions.open, sessions.close
-    else:
-        open_, close = wall_clock(sessions.open, zone), wall_clock(sessions.close, zone)
+    else:  # copies, since loops are compiled once more for arrays that may not be written
+        open_, close = wall_clock(sessions.open, zone).copy(), wall_clock(sessions.close, zone).copy()
     return ClockedSessions(
         sessions,
         open_,

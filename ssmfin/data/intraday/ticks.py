@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ssmfin.data.contract import PRICE_TOLERANCE
+from ssmfin.data.intraday import loops
 from ssmfin.data.intraday.scan import Kind
 from ssmfin.data.intraday.sessions import Sessions
 
@@ -31,11 +32,6 @@ class Ticks(NamedTuple):
     log_price: np.ndarray
     price: np.ndarray
     flags: dict[str, np.ndarray]
-
-
-def group_of_rows(starts: np.ndarray) -> np.ndarray:
-    """(R,) the session of each row."""
-    return np.repeat(np.arange(len(starts) - 1), np.diff(starts))
 
 
 def check_rows(kind: Kind, sessions: Sessions) -> Ticks:
@@ -62,22 +58,25 @@ def check_rows(kind: Kind, sessions: Sessions) -> Ticks:
     if not usable.all():
         flags["not_a_price"] = ~usable
         log_price = np.where(usable, log_price, np.nan)
-    inside = np.ones(len(price), dtype=bool)  # whether a row follows one of the same session
-    inside[sessions.starts[:-1]] = False
-    same = inside & np.concatenate([[False], np.diff(sessions.elapsed) == 0])
-    if same.any():
-        _flag_same_stamps(kind, values, same, flags)
-    scale = _typical_move(log_price, inside, sessions.starts)
-    _flag_spikes(log_price, inside, scale, sessions.starts, flags)
+    starts = sessions.starts
+    root, moved, repeats = loops.root_moves(log_price, sessions.elapsed, starts)
+    if repeats:
+        _flag_same_stamps(kind, sessions, flags)
+    # (G,) standard deviation of a move that a few wild ones cannot raise: (mean sqrt|r| / E sqrt|z|)^2, r not zero
+    scale = (np.add.reduceat(root, starts[:-1]) / np.maximum(moved, 1) / _SQRT_NORMAL) ** 2
+    away = loops.wild_moves(log_price, starts, SPIKE_MOVES * scale)
+    if len(away) > 1:
+        _flag_spikes(log_price, away, SPIKE_MOVES * scale, starts, flags)
     if kind == "bars" and {"high", "low"} <= values.keys():
-        _flag_ranges(values, scale, sessions.starts, flags)
+        _flag_ranges(values, scale, starts, flags)
     return Ticks(log_price, price, flags)
 
 
-def _flag_same_stamps(
-    kind: Kind, values: dict[str, np.ndarray], same: np.ndarray, flags: dict[str, np.ndarray]
-) -> None:
+def _flag_same_stamps(kind: Kind, sessions: Sessions, flags: dict[str, np.ndarray]) -> None:
     """Two trades or quotes of one stamp are usual (the last one counts); two bars or snapshots are not."""
+    values = sessions.values
+    same = np.diff(sessions.elapsed, prepend=-1) == 0
+    same[sessions.starts[:-1]] = False
     rows = np.flatnonzero(same)
     alike = np.ones(len(rows), dtype=bool)
     for column in values.values():
@@ -95,28 +94,14 @@ def _flag_same_stamps(
         flags["duplicate_stamp"] = contradictions
 
 
-def _typical_move(log_price: np.ndarray, inside: np.ndarray, starts: np.ndarray) -> np.ndarray:
-    """(G,) standard deviation of a move that a few wild ones cannot raise: (mean sqrt|r| / E sqrt|z|)^2, r not zero."""
-    move = np.zeros(len(log_price))
-    move[1:] = np.abs(np.diff(log_price))
-    root = np.sqrt(np.where(inside & np.isfinite(move), move, 0.0))
-    total = np.add.reduceat(root, starts[:-1])
-    count = np.add.reduceat((root > 0).astype(np.int64), starts[:-1])
-    scale: np.ndarray = (total / np.maximum(count, 1) / _SQRT_NORMAL) ** 2
-    return scale
-
-
 def _flag_spikes(
-    log_price: np.ndarray, inside: np.ndarray, scale: np.ndarray, starts: np.ndarray, flags: dict[str, np.ndarray]
+    log_price: np.ndarray, away: np.ndarray, limit: np.ndarray, starts: np.ndarray, flags: dict[str, np.ndarray]
 ) -> None:
-    """Runs of one to three prices that leave by more than ten typical moves and come back to where they left."""
-    limit = SPIKE_MOVES * scale
-    move = np.zeros(len(log_price))
-    move[1:] = np.diff(log_price)
-    with np.errstate(invalid="ignore"):
-        away = np.flatnonzero(inside & (np.abs(move) > np.repeat(limit, np.diff(starts))))
-    if len(away) < 2:
-        return
+    """Runs of one to three prices that leave by more than ten typical moves and come back to where they left.
+
+    Args:
+        away: rows that moved by more than their session's `limit` (G,).
+    """
     group = np.searchsorted(starts, away, side="right") - 1
     spikes = np.zeros(len(log_price), dtype=bool)
     for width in range(1, SPIKE_ROWS + 1):
@@ -138,13 +123,15 @@ def _flag_ranges(
     values: dict[str, np.ndarray], scale: np.ndarray, starts: np.ndarray, flags: dict[str, np.ndarray]
 ) -> None:
     high, low, close = values["high"], values["low"], values["close"]
-    upper, lower = close, close
-    if "open" in values:
-        upper, lower = np.maximum(close, values["open"]), np.minimum(close, values["open"])
+    opened = values.get("open", close)
     room = 1.0 + PRICE_TOLERANCE
+    with np.errstate(over="ignore"):
+        factor = np.where(scale > 0, np.exp(SPIKE_MOVES * scale), np.inf)
+    if not loops.odd_ranges(opened, high, low, close, starts, room, factor):
+        return
+    upper, lower = np.maximum(close, opened), np.minimum(close, opened)
     with np.errstate(invalid="ignore", divide="ignore"):
         outside = (upper > high * room) | (lower * room < low)
-        factor = np.where(scale > 0, np.exp(SPIKE_MOVES * scale), np.inf)
         reach = np.repeat(factor, np.diff(starts))
         wide = (high > upper * reach) | (lower > low * reach)
     if outside.any():

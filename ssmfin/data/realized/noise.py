@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ssmfin.data.realized import loops
 from ssmfin.data.realized.variance import _lagged_squares, subsampled_variance
 
 C_STAR = 3.5134  # of the Parzen weight, ((12)^2 / .269)^(1/5)
@@ -73,6 +74,24 @@ def kernel_bandwidth(log_price: np.ndarray, step: int, slow: int) -> np.ndarray:
     return bandwidth
 
 
+def weighted_autocovariances(returns: np.ndarray, lags: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """gamma_0 + sum_{h=1}^{H} w_h gamma_h,  gamma_h = sum_i r_i r_{i-h}; the twin that `loops.py` must match.
+
+    Args:
+        returns: (D, n), at least one session. lags: (D,) H of each session, falling, below n. weights: (D, H of the
+            first).
+    Returns:
+        (D,).
+    """
+    total: np.ndarray = np.sum(returns * returns, axis=1)
+    for h in range(1, int(lags[0]) + 1):
+        active = int(np.searchsorted(-lags, -h, side="right"))
+        part = returns[:active]
+        covariance = np.sum(part[:, h:] * part[:, :-h], axis=1)
+        total[:active] += weights[:active, h - 1] * covariance
+    return total
+
+
 def realized_kernel(log_price: np.ndarray, slow: int, *, bandwidth: np.ndarray | None = None) -> np.ndarray:
     """Realized kernel with Parzen weights; never negative, robust to noise, also where it depends on the price.
 
@@ -105,13 +124,10 @@ def realized_kernel(log_price: np.ndarray, slow: int, *, bandwidth: np.ndarray |
     lags = np.clip(np.ceil(bandwidth), 0, width - 1).astype(np.int64)
     # sessions of wide bandwidth first: at lag h only the first few still count
     order = np.argsort(-lags, kind="stable")
-    returns, sorted_lags = np.ascontiguousarray(returns[order]), lags[order]
-    total = np.sum(returns * returns, axis=1)
-    for h in range(1, int(sorted_lags[0]) + 1):
-        active = int(np.searchsorted(-sorted_lags, -h, side="right"))
-        part = returns[:active]
-        covariance = np.sum(part[:, h:] * part[:, :-h], axis=1)
-        total[:active] += 2.0 * parzen(h / (sorted_lags[:active] + 1.0)) * covariance
+    returns, lags = np.ascontiguousarray(returns[order]), lags[order]
+    lag = np.arange(1.0, lags[0] + 1.0)
+    weights = 2.0 * parzen(lag / (lags[:, None] + 1.0))  # (D, H)
+    total = loops.weighted_autocovariances(returns, lags, weights)
     out = np.empty(len(total))
     out[order] = total * (n / (n - 1.5))
     return out

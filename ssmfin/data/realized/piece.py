@@ -50,9 +50,9 @@ def measure(sessions: Sessions, settings: Settings, market: Market | None) -> Pi
     piece = Piece(sampled, usable, measures)
     flat = np.zeros(len(usable), dtype=bool)
     for which, prices in usable_grids(sampled, usable):
-        width = max(1, _BLOCK_PRICES // prices.shape[1])
-        for begin in range(0, len(which), width):
-            part = slice(begin, begin + width)
+        blocks = max(1, round(prices.size / _BLOCK_PRICES))  # of equal size: a block of one costs as much as a hundred
+        edges = np.linspace(0, len(which), min(blocks, len(which)) + 1).astype(int).tolist()
+        for part in (slice(first, end) for first, end in pairwise(edges)):
             own = which[part]
             block = make_block(prices[part], settings, _market_of(market, sampled, own, settings))
             flat[own] = block["rv"] == 0.0

@@ -8,9 +8,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ssmfin.data.intraday import loops
 from ssmfin.data.intraday.flow import flow
 from ssmfin.data.intraday.rules import RULES
-from ssmfin.data.intraday.sampling import grid, previous_tick, session_quality
+from ssmfin.data.intraday.sampling import grid
 from ssmfin.data.intraday.sessions import Sessions
 from ssmfin.data.intraday.ticks import check_rows
 from ssmfin.data.realized.settings import Settings
@@ -88,7 +89,7 @@ def sample(sessions: Sessions, settings: Settings) -> Sampled:
     dense = np.concatenate([starts[some], starts[-1:]])
     total = len(sessions.code)
     length = sessions.length
-    quality = session_quality(elapsed, log_price, dense, length[some], settings.spacing) if len(some) else None
+    quality = loops.session_quality(elapsed, log_price, dense, length[some], settings.spacing) if len(some) else None
     out = Sampled(
         code=sessions.code,
         label=sessions.label,
@@ -97,8 +98,8 @@ def sample(sessions: Sessions, settings: Settings) -> Sampled:
         counts=counts,
         rows=np.diff(starts),
         coverage=np.zeros(total),
-        longest_gap=_spread(quality.longest_gap if quality else None, some, length),
-        longest_stale=_spread(quality.longest_stale if quality else None, some, np.zeros(total, dtype=np.int64)),
+        longest_gap=_spread(quality[0] if quality else None, some, length),
+        longest_stale=_spread(quality[1] if quality else None, some, np.zeros(total, dtype=np.int64)),
         open=np.full(total, np.nan),
         last=np.full(total, np.nan),
         open_factor=np.zeros(total),
@@ -110,7 +111,7 @@ def sample(sessions: Sessions, settings: Settings) -> Sampled:
     if quality is None:
         return out
     distinct = np.ones(total, dtype=bool)
-    distinct[some] = quality.distinct
+    distinct[some] = quality[2]
     out.flag("one_price", ~distinct & (out.rows >= 2))
     out.flag("gap", (out.longest_gap > settings.max_gap) & (out.rows >= 2))
     out.flag("stale", (out.longest_stale > settings.max_stale) & distinct)
@@ -150,15 +151,11 @@ def _sample_lengths(
     for length in np.unique(out.length[some]).tolist():
         groups = np.flatnonzero(out.length[some] == length)
         points = grid(length, settings.fine)
-        rows = previous_tick(elapsed, dense, groups, points)  # (D, m + 1)
-        prices = log_price[np.maximum(rows, 0)]
-        early = rows < 0
-        if early[:, 0].any():
-            prices = np.where(early, first_price[groups][:, None], prices)
+        prices, covered = loops.previous_tick(
+            elapsed, log_price, dense, groups, first_price[groups], points, settings.step
+        )  # (D, m + 1), (D,)
         which = some[groups]
-        m = len(points) - 1
-        ends = np.append(np.arange(0, m, settings.step), m)
-        out.coverage[which] = np.mean(np.diff(rows[:, ends], axis=1) != 0, axis=1)
+        out.coverage[which] = covered / -(-(len(points) - 1) // settings.step)
         out.open[which] = prices[:, 0]
         out.last[which] = prices[:, -1]
         out.grids.append(Grid(which, prices))

@@ -412,7 +412,7 @@ ARGUMENTS: dict[str, tuple[list[str], tuple[str, ...]]] = {
     "init_of_another_format": (["init", "study.yaml", "-o", "new.yaml"], ("study.yaml", "neither .csv nor .parquet")),
     "init_without_dates": (["init", "nodate.csv", "-o", "new.yaml"], ("nodate.csv", "looks like a date", "['x', 'y']")),
     "init_without_numbers": (["init", "words.csv", "-o", "new.yaml"], ("words.csv", "no column of numbers")),
-    "models_of_no_kind": (["models", "s4"], ("'s4' is unknown", "did you mean 's4d'?")),
+    "models_of_no_kind": (["models", "s4dd"], ("'s4dd' is unknown", "did you mean 's4d'?")),
     "report_of_nothing": (["report", "runs/none"], ("runs/none",)),
     "compare_of_one": (["compare", "runs/none"], ("two runs",)),
 }
