@@ -104,7 +104,7 @@ BASE: dict[str, Any] = {"name": "x", "data": {"source": {"kind": "arch"}}, "targ
         ({"name": "../x"}, False),
         ({"models": {"a": {"kind": "s4d", "context": 5}}}, True),
         ({"models": {"a": {"kind": "s4d", "contxt": 5}}}, False),
-        ({"models": {"a": {"kind": "s4"}}}, False),
+        ({"models": {"a": {"kind": "s4dd"}}}, False),
         ({"models": {"a b": {"kind": "s4d"}}}, False),
         ({"models": {"a": {"kind": "my.package:Model", "anything": 5}}}, True),
         ({"features": {"h": {"kind": "har_lags", "windows": [0]}}}, False),
