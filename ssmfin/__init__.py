@@ -48,7 +48,19 @@ _HOMES = {
     "ssmfin.models.baselines.ewma": ["EWMA"],
     "ssmfin.models.baselines.garch": ["GARCH"],
     "ssmfin.models.baselines.kalman": ["Kalman"],
+    "ssmfin.models.deep.forecaster": ["DeepForecaster"],
+    "ssmfin.models.sequence.dlinear": ["DLinear"],
+    "ssmfin.models.sequence.gru": ["GRU"],
+    "ssmfin.models.sequence.linear_attention": ["LinearAttention"],
+    "ssmfin.models.sequence.lstm": ["LSTM"],
+    "ssmfin.models.sequence.tcn": ["TCN"],
+    "ssmfin.models.sequence.transformer": ["Transformer"],
+    "ssmfin.models.ssm.hybrid": ["Hybrid"],
+    "ssmfin.models.ssm.mamba": ["Mamba"],
+    "ssmfin.models.ssm.mamba2": ["Mamba2"],
+    "ssmfin.models.ssm.s4": ["S4"],
     "ssmfin.models.ssm.s4d": ["S4D"],
+    "ssmfin.models.ssm.s5": ["S5"],
     "ssmfin.evaluation.splits": ["WalkForward"],
     "ssmfin.evaluation.comparison": ["diebold_mariano", "mincer_zarnowitz", "model_confidence_set"],
     "ssmfin.evaluation.losses": ["mae", "mse", "qlike"],
@@ -98,8 +110,20 @@ if TYPE_CHECKING:
     from ssmfin.models.baselines.kalman import Kalman
     from ssmfin.models.baselines.random_walk import RandomWalk
     from ssmfin.models.baselines.ridge import Ridge
+    from ssmfin.models.deep.forecaster import DeepForecaster
     from ssmfin.models.interface import Forecaster, Target
+    from ssmfin.models.sequence.dlinear import DLinear
+    from ssmfin.models.sequence.gru import GRU
+    from ssmfin.models.sequence.linear_attention import LinearAttention
+    from ssmfin.models.sequence.lstm import LSTM
+    from ssmfin.models.sequence.tcn import TCN
+    from ssmfin.models.sequence.transformer import Transformer
+    from ssmfin.models.ssm.hybrid import Hybrid
+    from ssmfin.models.ssm.mamba import Mamba
+    from ssmfin.models.ssm.mamba2 import Mamba2
+    from ssmfin.models.ssm.s4 import S4
     from ssmfin.models.ssm.s4d import S4D
+    from ssmfin.models.ssm.s5 import S5
     from ssmfin.reporting.measures import measures_report
     from ssmfin.result import Result, evaluate
 

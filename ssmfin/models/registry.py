@@ -28,7 +28,18 @@ KINDS: dict[str, str] = {
     "hexp": "ssmfin.models.baselines.har.members:HExp",
     "ridge": "ssmfin.models.baselines.ridge:Ridge",
     "lightgbm": "ssmfin.models.baselines.boosted:LightGBM",
+    "s4": "ssmfin.models.ssm.s4:S4",
     "s4d": "ssmfin.models.ssm.s4d:S4D",
+    "s5": "ssmfin.models.ssm.s5:S5",
+    "mamba": "ssmfin.models.ssm.mamba:Mamba",
+    "mamba2": "ssmfin.models.ssm.mamba2:Mamba2",
+    "hybrid": "ssmfin.models.ssm.hybrid:Hybrid",
+    "gru": "ssmfin.models.sequence.gru:GRU",
+    "lstm": "ssmfin.models.sequence.lstm:LSTM",
+    "tcn": "ssmfin.models.sequence.tcn:TCN",
+    "transformer": "ssmfin.models.sequence.transformer:Transformer",
+    "linear_attention": "ssmfin.models.sequence.linear_attention:LinearAttention",
+    "dlinear": "ssmfin.models.sequence.dlinear:DLinear",
 }
 BENCHMARKS: tuple[str, ...] = ("random_walk", "har", "log_har", "ridge", "lightgbm")
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from ssmfin.errors import InputError
-from ssmfin.models.training import Recipe, choose_device, parameter_groups, repeatable, train
+from ssmfin.models.deep.training import Recipe, choose_device, parameter_groups, repeatable, train
 
 RECIPE = Recipe(
     epochs=30,
@@ -29,8 +29,8 @@ def network() -> nn.Linear:
 
 
 def losses(network: nn.Linear, target: float):
-    def epoch():
-        yield torch.square(network(torch.ones(1, 1)) - target).sum()
+    def epoch(number: int):
+        yield lambda: torch.square(network(torch.ones(1, 1)) - target).sum()
 
     return epoch
 
@@ -59,7 +59,7 @@ def test_untrained_network_is_kept_when_validation_never_improves(network: nn.Li
 
 def test_loop_minimises(network: nn.Linear) -> None:
     target = losses(network, 0.5)
-    history = train(network, RECIPE, epoch_losses=target, validation_loss=lambda: next(target()).item())
+    history = train(network, RECIPE, epoch_losses=target, validation_loss=lambda: next(target(1))().item())
     assert history.best_validation_loss < 0.01 * history.initial_validation_loss
 
 
@@ -67,19 +67,85 @@ def test_loop_minimises(network: nn.Linear) -> None:
 def test_loss_that_is_not_finite_stops_with_the_epoch(where: str, network: nn.Linear) -> None:
     epoch = 0
 
-    def training():
+    def training(number: int):
         nonlocal epoch
-        epoch += 1
+        epoch = number
         factor = float("nan") if where == "training" and epoch == 2 else 1.0
-        yield network(torch.ones(1, 1)).sum() * factor
+        yield lambda: network(torch.ones(1, 1)).sum() * factor
 
-    with pytest.raises(RuntimeError, match=f"{where} loss is not finite in epoch 2, (nan|inf)"):
+    with pytest.raises(RuntimeError, match=f"{where} loss is not finite in epoch 2, (nan|inf).*it began in"):
         train(
             network,
             RECIPE,
             epoch_losses=training,
             validation_loss=lambda: float("inf") if where == "validation" and epoch == 2 else -float(epoch),
         )
+
+
+class Chain(nn.Module):
+    """Two layers, whose second one can be made to fail in a named way."""
+
+    def __init__(self, fails: str) -> None:
+        super().__init__()
+        self.first, self.second, self.fails = nn.Linear(1, 1), nn.Identity(), fails
+
+    def forward(self, x: torch.Tensor, now: bool) -> torch.Tensor:
+        x = self.first(x)
+        if now and self.fails == "activation":
+            return self.second(x.detach() / 0)
+        # sqrt has an infinite slope at zero
+        return self.second((x - x.detach()).abs().sqrt() if now and self.fails == "gradient" else x)
+
+
+@pytest.mark.parametrize(
+    "fails, message",
+    [
+        (
+            "activation",
+            "training loss is not finite in epoch 3, inf, at step 2; it began in the activation of 'second'",
+        ),
+        ("gradient", "gradient is not finite in epoch 3, at step 2; it began in the gradient of 'first.bias'"),
+        ("parameter", "training loss is not finite in epoch 3, nan, at step 2; it began in parameter 'first.weight'"),
+    ],
+)
+def test_what_is_not_finite_is_traced_to_where_it_began(fails: str, message: str) -> None:
+    network = Chain(fails)
+
+    def losses_of(epoch: int):
+        for step in (1, 2):
+            now = (epoch, step) == (3, 2)
+
+            def loss(now: bool = now) -> torch.Tensor:
+                if now and fails == "parameter":
+                    network.first.weight.data.fill_(float("nan"))
+                return network(torch.ones(1, 1), now).abs().sum()
+
+            yield loss
+
+    with pytest.raises(RuntimeError, match=message):
+        train(network, RECIPE, epoch_losses=losses_of, validation_loss=None)
+
+
+def test_the_average_of_the_weights_is_validated_and_kept(network: nn.Linear) -> None:
+    seen: list[float] = []
+
+    def validation() -> float:
+        seen.append(network.weight.item())
+        return -float(len(seen))
+
+    raw: list[float] = []
+
+    def epoch_losses(epoch: int):
+        for _ in range(2):
+            yield lambda: network(torch.ones(1, 1)).square().sum()
+            raw.append(network.weight.item())
+
+    recipe = Recipe(**{**RECIPE.__dict__, "epochs": 4, "averaging": 1.0})
+    steps = list
+    history = train(network, recipe, epoch_losses=epoch_losses, validation_loss=validation)
+    assert steps(range(history.epochs)) == [0, 1, 2, 3]
+    assert seen[0] > seen[1] > seen[2]
+    assert network.weight.item() == seen[-1]  # the average of the last epoch, not its last weights
 
 
 def test_slow_parameters_have_their_own_rate_and_vectors_no_decay() -> None:

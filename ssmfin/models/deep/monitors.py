@@ -1,0 +1,30 @@
+"""Owns the plain facts about a trained network that are worth watching: time scales, state sizes. Imports torch."""
+
+from __future__ import annotations
+
+import torch
+
+from ssmfin.models.deep.skeleton import Network, NetworkState
+
+
+def time_scale_notes(networks: list[Network]) -> dict[str, float]:
+    """Shortest, median and longest memory (e-folding, in rows) over the modes of all blocks that have one."""
+    found = [
+        scales.flatten() for network in networks for b in network.blocks if (scales := b.time_scales()) is not None
+    ]
+    scales = torch.cat(found).double() if found else torch.empty(0)
+    scales = scales[scales.isfinite()]
+    if not len(scales):
+        return {}
+    return {
+        "time_scale_shortest": scales.min().item(),
+        "time_scale_median": scales.median().item(),
+        "time_scale_longest": scales.max().item(),
+    }
+
+
+def state_norm(state: NetworkState) -> float:
+    """Root mean square of all numbers of a state; 0.0 without any."""
+    total = sum(part.detach().double().square().sum().item() for block in state for part in block)
+    count = sum(part.numel() for block in state for part in block)
+    return float((total / count) ** 0.5) if count else 0.0

@@ -1,0 +1,1 @@
+"""Owns the sequence models that state-space models are compared with: recurrent, convolutional, attention, linear."""
