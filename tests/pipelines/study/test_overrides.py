@@ -70,5 +70,5 @@ def test_null_leaves_a_model_or_a_feature_out():
     root = {"models": {"harq": {"kind": "harq"}, "shar": {"kind": "shar"}}, "features": {"har": {"kind": "har_lags"}}}
     changed = apply_overrides(root, [read_override("models.harq=null"), read_override("features.har=null")])
     assert changed == {"models": {"shar": {"kind": "shar"}}, "features": {}}
-    with pytest.raises(InputError, match="models has no 'hraq' to leave out.*harq"):
+    with pytest.raises(InputError, match=r"models has no 'hraq' to leave out.*harq"):
         apply_overrides(root, [read_override("models.hraq=null")])
