@@ -1,4 +1,4 @@
-"""Owns arithmetic over rows grouped by id: the last w rows, the next h rows, never across an id's border.
+"""Owns arithmetic over rows grouped by id: the last w rows, the next h rows, never across an id's border; and logs.
 
 Rows are sorted by (id, time); id k owns rows starts[k]:starts[k + 1]. Sums are taken directly over each window (no
 running totals), so a value outside a window cannot touch its result, not even in the last bit.
@@ -7,6 +7,7 @@ running totals), so a value outside a window cannot touch its result, not even i
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -39,6 +40,22 @@ def trailing_mean(values: np.ndarray, starts: np.ndarray, window: int) -> np.nda
         rows = starts[:-1] + offset
         out[rows[rows < starts[1:]]] = np.nan
     return out
+
+
+def trailing_means(values: np.ndarray, starts: np.ndarray, windows: Sequence[int]) -> np.ndarray:
+    """(R, W) means of the last w rows of the same id for each w of `windows`, as `trailing_mean`."""
+    return np.column_stack([trailing_mean(values, starts, window) for window in windows])
+
+
+def log_or_nan(values: np.ndarray) -> np.ndarray:
+    """Natural logarithm, NaN where a value is not positive (or missing).
+
+    >>> log_or_nan(np.array([1.0, 0.0, -1.0])).tolist()
+    [0.0, nan, nan]
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        logs = np.log(values)
+    return np.where(np.isfinite(logs), logs, np.nan)
 
 
 def trailing_exponential(values: np.ndarray, starts: np.ndarray, centre_of_mass: float) -> np.ndarray:

@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 
 from ssmfin.data.panel import Panel
-from ssmfin.data.rows import forward_aggregate, group_starts, trailing_mean
+from ssmfin.data.rows import forward_aggregate, group_starts, trailing_means
 from ssmfin.errors import InputError, nearest
 from ssmfin.features.smoothed import refuse_smoothed
 from ssmfin.features.spec import FeatureSpec
@@ -83,7 +83,7 @@ def build_design(
         names += [f"{name}__{column}" for column in transformer.get_feature_names_out()]
         blocks.append(transformer.values(panel))
     matrix = np.column_stack(blocks) if blocks else np.empty((len(values), 0))
-    lag_means = np.column_stack([trailing_mean(values, starts, window) for window in HAR_WINDOWS])
+    lag_means = trailing_means(values, starts, HAR_WINDOWS)
     labels, label_known = _labels(panel, values, starts, date_index, target)
     columns = {
         name: _as_of(panel_column(panel, name), known_row)

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ssmfin.data.panel import Panel
+from ssmfin.data.rows import log_or_nan
 from ssmfin.features.transformer import PanelTransformer, panel_column
 
 
@@ -29,5 +30,5 @@ class Columns(PanelTransformer):
     def _columns(self, panel: Panel, starts: np.ndarray) -> np.ndarray:
         out = np.column_stack([panel_column(panel, name) for name in self.columns])
         if self.scale == "log":
-            out = np.log(out, out=np.full_like(out, np.nan), where=out > 0)
+            out = log_or_nan(out)
         return out

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ssmfin.data.panel import Panel
-from ssmfin.data.rows import trailing_exponential
+from ssmfin.data.rows import log_or_nan, trailing_exponential
 from ssmfin.features.transformer import PanelTransformer, panel_column
 
 
@@ -52,5 +52,5 @@ class ExponentialAverages(PanelTransformer):
         values = panel_column(panel, self.column)
         out = np.column_stack([trailing_exponential(values, starts, centre) for centre in self.centres_of_mass])
         if self.scale == "log":
-            out = np.log(out, out=np.full_like(out, np.nan), where=out > 0)
+            out = log_or_nan(out)
         return out

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ssmfin.data.panel import Panel
+from ssmfin.data.rows import log_or_nan
 from ssmfin.errors import InputError
 from ssmfin.features.transformer import panel_column
 
@@ -92,7 +93,7 @@ def matrix(panel: Panel, names: tuple[str, ...], *, log: bool) -> np.ndarray:
     """(R, len(names)) value columns, or their logs (NaN where a value is not positive)."""
     out = np.column_stack([panel_column(panel, name) for name in names])
     if log:
-        out = np.log(out, out=np.full_like(out, np.nan), where=out > 0)
+        out = log_or_nan(out)
     return out
 
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ssmfin.data.panel import Panel
-from ssmfin.data.rows import trailing_mean
+from ssmfin.data.rows import log_or_nan, trailing_means
 from ssmfin.features.transformer import PanelTransformer, panel_column
 
 
@@ -46,7 +46,7 @@ class HarLags(PanelTransformer):
 
     def _columns(self, panel: Panel, starts: np.ndarray) -> np.ndarray:
         values = panel_column(panel, self.column)
-        out = np.column_stack([trailing_mean(values, starts, window) for window in self.windows])
+        out = trailing_means(values, starts, self.windows)
         if self.scale == "log":
-            out = np.log(out, out=np.full_like(out, np.nan), where=out > 0)
+            out = log_or_nan(out)
         return out

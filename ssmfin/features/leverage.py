@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ssmfin.data.panel import Panel
-from ssmfin.data.rows import trailing_mean
+from ssmfin.data.rows import trailing_means
 from ssmfin.features.transformer import PanelTransformer, panel_column
 
 
@@ -48,11 +48,11 @@ class Leverage(PanelTransformer):
 
     def _columns(self, panel: Panel, starts: np.ndarray) -> np.ndarray:
         returns = panel_column(panel, self.column)
-        fallen = np.column_stack([np.minimum(trailing_mean(returns, starts, window), 0.0) for window in self.windows])
+        fallen: np.ndarray = np.minimum(trailing_means(returns, starts, self.windows), 0.0)
         if self.variance is None:
             return fallen
         values = panel_column(panel, self.variance)
-        level = np.column_stack([trailing_mean(values, starts, window) for window in self.windows])
+        level = trailing_means(values, starts, self.windows)
         out = np.full_like(fallen, np.nan)
         # w m / sqrt(w v) with means m and v
         np.divide(fallen * np.sqrt(self.windows), np.sqrt(level, where=level > 0, out=level), out=out, where=level > 0)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ssmfin.data.panel import Panel
-from ssmfin.data.rows import trailing_mean
+from ssmfin.data.rows import log_or_nan, trailing_means
 from ssmfin.errors import InputError
 from ssmfin.features.transformer import PanelTransformer, panel_column
 
@@ -67,9 +67,9 @@ class MarketLags(PanelTransformer):
                 f"the market feature averages over other ids, and the panel has {ids}; use a panel of several ids."
             )
         values = panel_column(panel, self.column)
-        lags = np.column_stack([trailing_mean(values, starts, window) for window in self.windows])
+        lags = trailing_means(values, starts, self.windows)
         if self.scale == "log":
-            lags = np.log(lags, out=np.full_like(lags, np.nan), where=lags > 0)
+            lags = log_or_nan(lags)
         return self._over_others(panel, lags, starts)
 
     def _over_others(self, panel: Panel, lags: np.ndarray, starts: np.ndarray) -> np.ndarray:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ssmfin.data.panel import Panel
-from ssmfin.data.rows import trailing_mean
+from ssmfin.data.rows import trailing_means
 from ssmfin.features.transformer import PanelTransformer, panel_column
 
 
@@ -53,7 +53,7 @@ class JumpLags(PanelTransformer):
     def _columns(self, panel: Panel, starts: np.ndarray) -> np.ndarray:
         robust = panel_column(panel, self.robust)
         jump = np.maximum(panel_column(panel, self.column) - robust, 0.0)
-        out = np.column_stack([trailing_mean(jump, starts, window) for window in self.windows])
+        out = trailing_means(jump, starts, self.windows)
         if self.scale == "none":
             return out
         return np.asarray(np.log1p(out / _positive_means(robust, starts, self.windows)))
@@ -99,14 +99,14 @@ class QuarticityLags(PanelTransformer):
 
     def _columns(self, panel: Panel, starts: np.ndarray) -> np.ndarray:
         quarticity = panel_column(panel, self.quarticity)
-        means = np.column_stack([trailing_mean(quarticity, starts, window) for window in self.windows])
+        means = trailing_means(quarticity, starts, self.windows)
         root = np.sqrt(np.maximum(means, 0.0))  # a mean of NaN stays NaN
         variance = panel_column(panel, self.column)
         if self.scale == "log":
             return np.asarray(root / _positive_means(variance, starts, self.windows))
-        return np.asarray(root * np.column_stack([trailing_mean(variance, starts, w) for w in self.windows]))
+        return np.asarray(root * trailing_means(variance, starts, self.windows))
 
 
 def _positive_means(values: np.ndarray, starts: np.ndarray, windows: Sequence[int]) -> np.ndarray:
-    means = np.column_stack([trailing_mean(values, starts, window) for window in windows])
+    means = trailing_means(values, starts, windows)
     return np.where(means > 0, means, np.nan)

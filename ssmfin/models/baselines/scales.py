@@ -4,21 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
+from ssmfin.data.rows import log_or_nan
 from ssmfin.errors import InputError
 from ssmfin.models.interface import Design, FloatArray, TrainingSet, Window
-
-
-def safe_log(values: FloatArray) -> FloatArray:
-    """Natural logarithm, NaN where a value is not positive (or missing)."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        logs = np.log(values)
-    return np.where(np.isfinite(logs), logs, np.nan)
 
 
 def model_response(design: Design) -> FloatArray:
     """(R, H) labels on the model's scale; NaN where unknown, and under a log where not positive."""
     if design.target.transform == "log":
-        return safe_log(design.labels)
+        return log_or_nan(design.labels)
     return np.asarray(design.target.to_model_scale(design.labels))
 
 

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import numpy as np
 from pydantic import Field, field_validator, model_validator
 
-from ssmfin.data.rows import trailing_mean
+from ssmfin.data.rows import log_or_nan, trailing_means
 from ssmfin.errors import InputError
 from ssmfin.models.baselines.least_squares import Regression, ordinary_least_squares
 from ssmfin.models.baselines.linear_walk import LinearModel, Tally, filter_notes, fit_linear, walk_linear
@@ -21,7 +21,6 @@ from ssmfin.models.baselines.scales import (
     require_positive_rows,
     require_positive_training,
     require_positive_windows,
-    safe_log,
 )
 from ssmfin.models.interface import Design, Fitted, FloatArray, Target, TrainingSet, WalkForecaster, Window
 
@@ -106,7 +105,7 @@ class HARFamily(WalkForecaster):
         return bool(getattr(self, "log", False))
 
     def fit(self, training: TrainingSet, *, seed: int = 0) -> Fitted:
-        design = self._known(training.design)
+        design = _known(training.design, self.regressors(training.design))
         if self.in_logs:
             require_positive_training(training, model=self.kind)
             learnt = np.flatnonzero(training.train.any(axis=1))
@@ -127,12 +126,13 @@ class HARFamily(WalkForecaster):
             learnt &= design.date_index <= max((w.cutoff for w in windows), default=-1)
             rows = np.concatenate([np.flatnonzero(learnt), tested])
             require_positive_rows(design, design.lag_means, rows, model=self.kind)
-        known = self._known(design)
-        self._require(known, tested)
+        regressors = self.regressors(design)
+        known = _known(design, regressors)
+        self._require(known, regressors, tested)
         parts, tally = [], Tally()
         for size in self._sizes:
             shorter = [_last(window, size) for window in windows]
-            model = self._model(known, may_lack=size != "all")
+            model = self._model(known, regressors, may_lack=size != "all")
             found, counts = (walk_pooled if self.pooled else walk_linear)(known, shorter, model)
             parts.append(found)
             tally.forecasts += counts.forecasts
@@ -154,17 +154,12 @@ class HARFamily(WalkForecaster):
         count = there.sum(axis=0)
         return np.asarray(np.where(count > 0, total / np.maximum(count, 1), several[-1]))
 
-    def _known(self, design: Design) -> Design:
-        """The design without the rows on which this member's regressors do not exist."""
-        x = self.regressors(design).values
-        return replace(design, usable=design.complete & np.isfinite(x).all(axis=1))
-
-    def _require(self, design: Design, rows: np.ndarray) -> None:
+    def _require(self, design: Design, regressors: Regressors, rows: np.ndarray) -> None:
         """Refuse origins at which a regressor is missing."""
         lost = rows[~design.complete[rows]]
         if not len(lost):
             return
-        names, values = self.regressors(design)
+        names, values = regressors
         row = int(lost[0])
         name = names[int(np.argmin(np.isfinite(values[row])))]
         raise InputError(
@@ -173,11 +168,11 @@ class HARFamily(WalkForecaster):
             "drop those days, or give the study a feature as long as this model's longest window."
         )
 
-    def _model(self, design: Design, *, may_lack: bool = False) -> LinearModel:
+    def _model(self, design: Design, at_hand: Regressors | None = None, *, may_lack: bool = False) -> LinearModel:
         target = replace(design.target, transform="log") if self.in_logs else design.target
         return LinearModel(
-            regressors=self.regressors(design).values,
-            response=safe_log(design.labels) if self.in_logs else design.labels,
+            regressors=(at_hand or self.regressors(design)).values,
+            response=log_or_nan(design.labels) if self.in_logs else design.labels,
             parts=("train",),
             estimate=self._estimate,
             to_forecast=self._to_forecast(target),
@@ -215,8 +210,9 @@ class FittedHAR(Fitted):
         return np.asarray(self.parts[0].coefficients(unique_id, h))
 
     def predict(self, design: Design, rows: np.ndarray) -> FloatArray:
-        known = self.model._known(design)
-        self.model._require(known, rows)
+        regressors = self.model.regressors(design)
+        known = _known(design, regressors)
+        self.model._require(known, regressors, rows)
         forecast = self.model._average([part.predict(known, rows) for part in self.parts])
         if self.model.insanity_filter:
             tally = Tally(
@@ -243,13 +239,18 @@ def _last(window: Window, size: int | str) -> Window:
     return replace(window, train_start=max(window.train_start, window.cutoff - int(size) + 1))
 
 
+def _known(design: Design, regressors: Regressors) -> Design:
+    """The design without the rows on which regressors do not exist."""
+    return replace(design, usable=design.complete & np.isfinite(regressors.values).all(axis=1))
+
+
 def variance_lags(design: Design, windows: tuple[int, ...]) -> FloatArray:
     """(R, W) means of the target over the last w rows."""
     if windows == HARNESS_WINDOWS:
         return design.lag_means
-    return np.column_stack([trailing_mean(design.observed, design.starts, window) for window in windows])
+    return trailing_means(design.observed, design.starts, windows)
 
 
 def column_lags(design: Design, column: FloatArray, windows: tuple[int, ...]) -> FloatArray:
     """(R, W) means of a column (R,) over the last w rows."""
-    return np.column_stack([trailing_mean(column, design.starts, window) for window in windows])
+    return trailing_means(column, design.starts, windows)

@@ -12,9 +12,8 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from ssmfin.data.rows import trailing_exponential
+from ssmfin.data.rows import log_or_nan, trailing_exponential
 from ssmfin.models.baselines.har.family import HARFamily, Regressors, column_lags, variance_lags
-from ssmfin.models.baselines.scales import safe_log
 from ssmfin.models.interface import Design, FloatArray
 
 LOG = "regression in logs with lognormal bias correction"
@@ -61,7 +60,7 @@ class LogHAR(HARFamily):
         return True
 
     def regressors(self, design: Design) -> Regressors:
-        return Regressors(_named("log_rv", self.windows), safe_log(variance_lags(design, self.windows)))
+        return Regressors(_named("log_rv", self.windows), log_or_nan(variance_lags(design, self.windows)))
 
 
 class HARJ(HARFamily):
@@ -236,7 +235,7 @@ class HARX(HARFamily):
         others: dict[str, FloatArray] = {}
         for name in self.columns:
             means = column_lags(design, design.column(name), self.column_windows)
-            means = safe_log(means) if self.transform == "log" else means
+            means = log_or_nan(means) if self.transform == "log" else means
             others |= {f"{name}_{w}": means[:, j] for j, w in enumerate(self.column_windows)}
         return _stack(self, variances={"rv": variance_lags(design, self.windows)}, others=others)
 
@@ -277,7 +276,7 @@ def _stack(
     blocks: list[FloatArray] = []
     for name, block in variances.items():
         names += [f"{name}_{j + 1}" for j in range(block.shape[1])]
-        blocks.append(safe_log(block) if model.in_logs else block)
+        blocks.append(log_or_nan(block) if model.in_logs else block)
     for name, column in (others or {}).items():
         names.append(name)
         blocks.append(column[:, None])
@@ -297,7 +296,7 @@ def _with_errors(model: HARQ | HARQF, design: Design, windows: tuple[int, ...]) 
         rv = lags[:, j]
         if model.in_logs:
             relative = error[:, j] / np.where(rv > 0, rv, np.nan)
-            others |= {f"error_{w}": relative, f"error_{w}_log_rv": relative * safe_log(rv)}
+            others |= {f"error_{w}": relative, f"error_{w}_log_rv": relative * log_or_nan(rv)}
         else:
             with np.errstate(over="ignore"):  # not finite: the row is not used
                 others[f"error_{w}_rv"] = error[:, j] * rv
