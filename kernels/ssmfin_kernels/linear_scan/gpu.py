@@ -43,8 +43,11 @@ _TILES = {
     ("double complex", False): Tile(8, 4, 32, 4),
     ("double complex", True): Tile(8, 4, 32, 4),
 }
-_MANY = 256  # sequences x channel blocks from which a plain chain of tiles is hidden behind the others
+_MANY = 160  # sequences x channel blocks from which a plain chain of tiles is hidden behind the others
 _GROUP = 16
+# Rows that are not whole words of 16 bytes are read one number at a time, each with an address and a predicate of its own.
+# More steps than these exhaust the registers: with 20, ptxas (12.8) gave up, and its code lost resets and masks
+_UNALIGNED_STEPS = {False: 8, True: 6}  # by backward
 _PROGRAMS = 4  # a multiprocessor: as many as find room take tiles, the others find none left
 
 
@@ -76,6 +79,8 @@ def _launch(
     flags = None if reset is None else reset.view(torch.uint8)
     pointers = (real[0], real[1], given[0], flags, given[1], given[2], real[2], given[3], real[3])
     tile = _TILES[_kind(a), backward]
+    if D % 16 or any(z is not None and z.data_ptr() % 16 for z in (a, x, h, y, da)):
+        tile = tile._replace(steps=min(tile.steps, _UNALIGNED_STEPS[backward]))
     lanes = B * triton.cdiv(D, tile.block)
     tiles = triton.cdiv(T, tile.segments * tile.steps)
     group = 1 if lanes >= _MANY else _GROUP

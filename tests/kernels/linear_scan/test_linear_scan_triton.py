@@ -97,3 +97,28 @@ def test_operators_pass_opcheck() -> None:
     utilities = ("test_schema", "test_autograd_registration", "test_faketensor")
     arguments = (x["a"], x["b"], x["initial_state"], random_reset(1, 9), True)
     torch.library.opcheck(gpu.linear_scan_gpu, arguments, test_utils=utilities)
+
+
+class Recorder:
+    """Stands for the kernel, and keeps the options of its launch."""
+
+    def __getitem__(self, grid: object) -> Recorder:
+        return self
+
+    def __call__(self, *arguments: object, **options: Any) -> None:
+        self.steps = options["STEPS"]
+
+
+@pytest.mark.parametrize(
+    ("width", "offset", "steps"), [(32, 0, 20), (33, 0, 8), (32, 1, 8)], ids=["words", "odd width", "odd storage"]
+)
+def test_rows_that_are_not_whole_words_get_short_tiles(
+    width: int, offset: int, steps: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # 20 steps of them exhausted the registers on an H200: the assembler's code lost resets and masks
+    recorder = Recorder()
+    monkeypatch.setattr(gpu, "look_back_kernel", recorder)
+    monkeypatch.setattr(gpu, "_TILES", dict.fromkeys(gpu._TILES, gpu.Tile(16, 20, 32, 4)))
+    a, b = (torch.zeros(40 * width + offset)[offset:].view(1, 40, width) for _ in range(2))
+    gpu.linear_scan_gpu(a, b, None, None, False)
+    assert recorder.steps == steps
