@@ -173,5 +173,5 @@ selective_scan_cpu = operators.register(
     "selective_scan_cpu",
     forward,
     backward,
-    lambda batch, steps, channels, states: (batch, -(-steps // loops.CHUNK), states, channels),
+    lambda batch, steps, channels, groups, states: (batch, -(-steps // loops.CHUNK), states, channels),
 )

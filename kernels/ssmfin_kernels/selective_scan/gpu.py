@@ -1,7 +1,8 @@
 """Owns the forward pass of the selective scan on a GPU: memory, tiles, launches; and the operator.
 
-What is kept for the backward pass: the state every 32 steps (N / 32 numbers a step and channel) and, with a gate, y
-before it.
+What is kept for the backward pass: the state every 4 steps (N / 4 numbers a step and channel) and, with a gate, y
+before it. A form that kept it every 32 steps, and ran forward through them once more, took .28 ms forwards instead of
+.35, but 1.07 backwards instead of .87, at (B, D, T, N) = (8, 2048, 2048, 16).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import triton
 from torch import Tensor
 
 from ssmfin_kernels.selective_scan import gpu_backward, operators, triton_forward
-from ssmfin_kernels.selective_scan.segments import CHUNK, combine, segment_length
+from ssmfin_kernels.selective_scan.segments import KEPT, combine, kept_shape, segment_length
 
 _LOG2_E = 1.4426950408889634
 
@@ -28,18 +29,21 @@ class Tiles:
 
 
 def choose(batch: int, steps: int, channels: int, groups: int, states: int) -> Tiles:
-    """Tiles for a size; `kernels/benchmarks/selective_scan.py --sweep` tries others.
+    """Tiles for a size, from runs on one H200 (`kernels/benchmarks/selective_scan.py --sweep`).
 
-    One pass over time where it has two warps for each of the chip's 528 schedulers, of 16 channels where that leaves
-    four; otherwise time is split until there are eight, as far as segments stay long.
+    What counts is warps for each of the chip's 528 schedulers. With two of them one pass over time is best, broad ones
+    if they are enough ((B, D, T, N) = (8, 2048, 2048, 16): .28 ms, narrow ones .34; (64, 128, 4096, 16): narrow .40,
+    broad .42), since a split time computes every state twice (.45, .47). With less, time is split until there are 16,
+    as far as segments stay long: (4, 256, 65536, 16) takes .89 ms, with eight .90, with two 1.05.
     """
-    U = 8 if states <= 16 else 4
-    narrow, broad = (batch * groups * triton.cdiv(channels // groups, 8 * R) for R in (1, 2))
+    long_states = states > 16
+    R = 2 if channels // groups > 8 else 1
+    broad, narrow = (batch * groups * triton.cdiv(channels // groups, 8 * tiles) for tiles in (R, 1))
+    if broad >= 1000:
+        return Tiles(R, 4 if long_states else 8, 1)
     if narrow >= 1000:
-        return Tiles(2 if broad >= 2000 and states <= 16 else 1, U, 1)
-    R = 2 if broad < narrow and states <= 16 else 1
-    segments = triton.cdiv(4096, broad if R == 2 else narrow)
-    return Tiles(R, U, max(1, min(segments, 256, steps // 256)))
+        return Tiles(1, 8 if long_states else 16, 1)
+    return Tiles(R, 4 if long_states else 8, max(1, min(triton.cdiv(8192, broad), 512, steps // 256)))
 
 
 def _halves(tensor: Tensor | None) -> bool:
@@ -60,14 +64,14 @@ def forward(
     delta_softplus: bool,
     keep: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """See `operators.register`; `kept` is (B, chunks, N, D)."""
+    """See `operators.register`; `kept` is as `kept_shape` says."""
     batch, steps, channels = u.shape
     groups, states = B.shape[2:]
     tiles = choose(batch, steps, channels, groups, states)
     segment = segment_length(steps, tiles.segments)
     segments, blocks = triton.cdiv(steps, segment), groups * triton.cdiv(channels // groups, 8 * tiles.R)
     rate = A * _LOG2_E
-    per_lane = 4 if states > 8 else triton.cdiv(states, 4)
+    per_lane = min(4, triton.cdiv(states, 4))
     shape = {"R": tiles.R, "NL": per_lane, "S": triton.cdiv(states, 4 * per_lane), "V": max(1, tiles.U // 4)}
     # words of two numbers, where they are whole words
     shape["P"] = 2 if per_lane > 1 and states % 2 == 0 and _halves(B) and _halves(C) else 1
@@ -81,8 +85,8 @@ def forward(
 
     y = torch.empty_like(u)
     ungated = u.new_empty(u.shape if keep and z is not None else (batch, steps, 0))
-    chunks = triton.cdiv(steps, CHUNK)
-    kept = A.new_empty((batch, chunks, states, channels) if keep else (batch, 0, 0, 0))
+    chunks = triton.cdiv(steps, KEPT)
+    kept = A.new_empty(kept_shape(batch, steps, channels, groups, states) if keep else (batch, 0, 0, 0))
     final = A.new_empty(batch, channels, states)
     start = A.new_zeros(batch, channels, states) if initial_state is None else initial_state
     if segments > 1:
@@ -113,7 +117,7 @@ def forward(
         SKIP=D is not None,
         Z=z is not None,
         KEEP=keep,
-        K=CHUNK,
+        K=KEPT,
         **flags,
         **shape,
         num_warps=1,
@@ -125,5 +129,5 @@ selective_scan_gpu = operators.register(
     "selective_scan_gpu",
     forward,
     gpu_backward.backward,
-    lambda batch, steps, channels, states: (batch, -(-steps // CHUNK), states, channels),
+    kept_shape,
 )

@@ -1,8 +1,7 @@
 """Owns the backward pass of the selective scan on a GPU: memory, tiles, launches.
 
-Beside the gradients it needs for a while: parts of dB and dC, 2 N / (8 CR) numbers a step and channel, added in order
-afterwards, so that gradients are the same bits in every run; and states every U steps of the chunks in work, of which
-no more than one chunk a program exists.
+Beside the gradients it needs for a while parts of dB and dC, 2 N / (8 CR) numbers a step and channel, added in order
+afterwards, so that gradients are the same bits in every run.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ import triton
 from torch import Tensor
 
 from ssmfin_kernels.selective_scan import triton_backward, triton_backward_summary
-from ssmfin_kernels.selective_scan.segments import CHUNK, combine, segment_length
+from ssmfin_kernels.selective_scan.segments import CHUNK, KEPT, combine, segment_length
 
 _LOG2_E = 1.4426950408889634
 
@@ -31,13 +30,16 @@ class Tiles:
 def choose(batch: int, steps: int, channels: int, groups: int) -> Tiles:
     """Tiles for a size, from runs on one H200 (`kernels/benchmarks/selective_scan.py --sweep`).
 
-    One pass over time where there are nearly two warps for each of the chip's 528 schedulers, else time is split.
+    As forwards: broad programs where there are two for each of the chip's 528 schedulers, else narrow ones where those
+    are two, else time is split until there are 16, as far as segments stay long. U is a multiple of `segments.KEPT`.
     """
-    per_group = channels // groups
-    CR = 2 if per_group > 8 else 1
-    programs = batch * groups * triton.cdiv(per_group, 8 * CR)
-    segments = 1 if programs >= 900 else triton.cdiv(2048, programs)
-    return Tiles(CR, 4, max(1, min(segments, 512, steps // 256)))
+    CR = 2 if channels // groups > 8 else 1
+    broad, narrow = (batch * groups * triton.cdiv(channels // groups, 8 * tiles) for tiles in (CR, 1))
+    if broad >= 1000:
+        return Tiles(CR, 4, 1)
+    if narrow >= 1000:
+        return Tiles(1, 8, 1)
+    return Tiles(CR, 4, max(1, min(triton.cdiv(8192, broad), 512, steps // 256)))
 
 
 def backward(
@@ -107,7 +109,6 @@ def backward(
     dD = A.new_empty(batch, segments, 0 if D is None else channels)
     dbias = A.new_empty(batch, segments, 0 if delta_bias is None else channels)
     dstart = A.new_empty(batch, states, channels)
-    marks = A.new_empty(groups * blocks * segments * batch * (CHUNK // tiles.U) * NR * tiles.CR * 32)
     for n0 in range(0, states, 4 * NR):
         triton_backward.backward[grid](
             dy,
@@ -123,7 +124,6 @@ def backward(
             starts,
             ungated,
             kept,
-            marks,
             du,
             ddelta,
             over_states[0],
@@ -143,6 +143,7 @@ def backward(
             FIRST=n0 == 0,
             LAST=n0 + 4 * NR >= states,
             K=CHUNK,
+            EVERY=KEPT,
             **flags,
             **shape,
             num_warps=1,

@@ -16,7 +16,7 @@ def register(
     name: str,
     forward: Callable[..., Any],
     backward: Callable[..., Any],
-    kept_shape: Callable[[int, int, int, int], tuple[int, ...]],
+    kept_shape: Callable[[int, int, int, int, int], tuple[int, ...]],
 ) -> CustomOpDef:
     """Make ssmfin::<name> of a forward and a backward function.
 
@@ -30,7 +30,7 @@ def register(
         backward: (dy, dfinal, u, delta, A, B, C, D, z, delta_bias, initial_state, reset, ungated, kept,
             delta_softplus) -> gradients of u, delta, A, B, C, D, z, delta_bias, initial_state in their types; where
             the tensor is absent, one of no elements: (0,), for z (B, T, 0).
-        kept_shape: (B, T, D, N) -> shape of `kept`.
+        kept_shape: (B, T, D, G, N) -> shape of `kept`.
     Returns:
         the operator.
     """
@@ -54,7 +54,7 @@ def register(
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         batch, steps, channels = u.shape
         whole = channels if keep and z is not None else 0
-        kept = kept_shape(batch, steps, channels, A.shape[1]) if keep else (batch, 0, 0, 0)
+        kept = kept_shape(batch, steps, channels, B.shape[2], A.shape[1]) if keep else (batch, 0, 0, 0)
         return (
             torch.empty_like(u),
             A.new_empty((batch, channels, A.shape[1])),

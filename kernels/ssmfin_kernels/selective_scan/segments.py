@@ -1,4 +1,4 @@
-"""Owns how time is cut on a GPU: chunks between kept states, and segments that run side by side."""
+"""Owns how time is cut on a GPU: steps between kept states, and segments that run side by side."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from torch import Tensor
 
 from ssmfin_kernels.selective_scan import triton_forward
 
-CHUNK = 32  # steps between kept states
+CHUNK = 32  # steps; segments are whole chunks
+KEPT = 4  # steps between the states kept for the backward pass
 
 
 def segment_length(steps: int, segments: int) -> int:
@@ -21,7 +22,14 @@ def combine(local: Tensor, decay: Tensor, edge: Tensor, reverse: bool) -> Tensor
     batch, segments, states, channels = local.shape
     carry = torch.empty_like(local)
     size = states * channels
-    triton_forward.combine[(triton.cdiv(size, 128), batch)](
-        local, decay, edge, carry, segments, size, REVERSE=reverse, BLOCK=128, num_warps=4
+    triton_forward.combine[(triton.cdiv(size, 64), batch)](
+        local, decay, edge, carry, segments, size, REVERSE=reverse, BLOCK=64, AT_ONCE=8, num_warps=2
     )
     return carry
+
+
+def kept_shape(batch: int, steps: int, channels: int, groups: int, states: int) -> tuple[int, ...]:
+    """Of the kept states: sequence, time, group, eights of its channels (an even number), states / 4, 32 lanes."""
+    per_lane = min(4, triton.cdiv(states, 4))
+    tiles = triton.cdiv(states, 4 * per_lane) * per_lane
+    return batch, triton.cdiv(steps, KEPT), groups, 2 * triton.cdiv(channels // groups, 16), tiles, 32

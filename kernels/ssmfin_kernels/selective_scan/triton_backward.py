@@ -1,10 +1,9 @@
 """Owns the Triton kernel of the selective scan backwards; `triton_lanes.py` says which lane holds what.
 
-`backward` goes through the checkpoints of the forward pass (every K steps) from the last. It runs through the K steps
-once, leaving marks of the state every U steps in a small memory of its own that stays in the cache, then goes back
-through them, rebuilding the states and decays of U steps in registers. dB and dC are sums over channels: each program
-writes its own part. Long states are taken 4 NR at a time, in launches that follow each other and add to du and ddelta.
-No atomics.
+`backward` goes through the states that the forward pass kept from the last, U steps at a time, whose states and decays
+it rebuilds in registers. What the K steps before need is brought to the cache K steps ahead. dB and dC are sums over
+channels: each program writes its own part. Long states are taken 4 NR at a time, in launches that follow each other and
+add to du and ddelta. No atomics.
 """
 
 from __future__ import annotations
@@ -14,8 +13,8 @@ import triton.language as tl
 
 from ssmfin_kernels.selective_scan.triton_lanes import (
     channel_slots,
-    fetch,
     held,
+    lane_states,
     lane_tile,
     over_channels,
     over_states,
@@ -26,7 +25,7 @@ from ssmfin_kernels.selective_scan.triton_lanes import (
     store_lane_tile,
     swap,
 )
-from ssmfin_kernels.selective_scan.triton_parts import LN_2, place, sigmoid, wide
+from ssmfin_kernels.selective_scan.triton_parts import LN_2, place, prefetch, prefetch_rows, sigmoid, wide
 from ssmfin_kernels.selective_scan.triton_steps import advance, decays_of, first_states, retreat, sizes_of_steps, times
 
 
@@ -45,7 +44,6 @@ def backward(
     reset,
     ungated,
     kept,
-    marks,
     du,
     ddelta,
     sum_du,
@@ -75,18 +73,23 @@ def backward(
     SN: tl.constexpr,
     U: tl.constexpr,
     K: tl.constexpr,
+    EVERY: tl.constexpr,
 ):
     """Grid (blocks of 8 CR channels, segments, B), states n0 .. n0 + 4 NR - 1.
 
     edge (B, segments, N, D) is the gradient that enters at the end of each segment. dA (B, segments, N, D), dskip and
     dbias (B, segments, D), and sums (2, B, blocks of a group, T, G, N) for dB and dC are parts of sums. du and
     ddelta are written in the LAST launch; until then their sums over states are kept in sum_du and sum_ddelta
-    (B, T, D). marks: K / U tiles a program. SN steps of a row of B share a register.
+    (B, T, D). kept: `segments.kept_shape`, a state every EVERY steps. SN steps of a row of B share a register.
     """
     SB: tl.constexpr = 4 // CR
     E: tl.constexpr = NR * CR
     GN: tl.constexpr = G * N
     US: tl.constexpr = U // SB
+    # kept states of a group at one time, as `triton_forward.forward` has them
+    NL: tl.constexpr = 4 if N > 8 else (N + 3) // 4
+    S: tl.constexpr = (N + 4 * NL - 1) // (4 * NL)
+    ROW: tl.constexpr = (D // G + 15) // 16 * 2 * S * NL * 32
     group, first, end = place(tl.program_id(0), D, G, 8 * CR, 1)
     part = tl.program_id(1)
     i = tl.program_id(2).to(tl.int64)
@@ -105,7 +108,7 @@ def backward(
     reset += i * T
     B += i * T * GN + group * N
     C += i * T * GN + group * N
-    kept += i * chunks * N * D
+    kept += (i * chunks * G + group) * ROW
     blocks = tl.num_programs(0) // G
     here = i * tl.num_programs(1) + part
     rate = lane_tile(A2, first, end, n0, N, 1, N, NR, CR)
@@ -124,7 +127,6 @@ def backward(
     rate_grad = ()
     for _ in tl.static_range(E):
         rate_grad = rate_grad + (tl.zeros([32], tl.float32),)
-    marks += (here * tl.num_programs(0) + tl.program_id(0)) * (K // U * E * 32) + lane
     place_in_row = mine + ahead * D
     limit = tl.where(mine < end, stop - ahead, 0)
     n_in = n0 + lane % (4 * NR)
@@ -136,6 +138,9 @@ def backward(
     which = k // NR % 2 * tl.num_programs(2).to(tl.int64) + i
     sums += (which * blocks + tl.program_id(0) % blocks) * T * GN + (group * N + n_out)
     limit_sums = tl.where((n_out < N) & (k < 2 * NR), stop, 0)
+    begin = group * (D // G)
+    tile = (first - begin) // 8 + lane // (4 * NL) % CR
+    place_in_kept = (tile * S + n0 // (4 * NL)) * (NL * 32) + lane % (4 * NL) * 8
     count = tl.cdiv(stop - t0, K)
     t = t0 + (count - 1) * K + (tl.cdiv(stop - t0 - (count - 1) * K, U) - 1) * U
     at = wide(t) * D + place_in_row
@@ -150,46 +155,25 @@ def backward(
         row_y = held(ungated, at, t, limit, US, SB, D)
     row_B = held(B, at_states, t, limit_states, U // SN, SN, GN)
     row_C = held(C, at_states, t, limit_states, U // SN, SN, GN)
+    h = lane_states(kept + wide(t // EVERY) * (G * ROW), first, end, begin, n0, N, NL, S, NR, CR)
     for step in range(count):
         base = t0 + (count - 1 - step) * K
         parts = tl.cdiv(tl.minimum(stop - base, K), U)
-        h = lane_tile(kept + wide(base // K) * N * D, first, end, n0, N, D, 1, NR, CR)
         soon = tl.maximum(base - K, t0)
-        fetch(u, soon, stop, first, end, D, 8 * CR, K)
-        fetch(delta, soon, stop, first, end, D, 8 * CR, K)
-        fetch(dy, soon, stop, first, end, D, 8 * CR, K)
+        prefetch_rows(u, soon, stop, first, end, D, 8 * CR, K)
+        prefetch_rows(delta, soon, stop, first, end, D, 8 * CR, K)
+        prefetch_rows(dy, soon, stop, first, end, D, 8 * CR, K)
         if Z:
-            fetch(z, soon, stop, first, end, D, 8 * CR, K)
-            fetch(ungated, soon, stop, first, end, D, 8 * CR, K)
+            prefetch_rows(z, soon, stop, first, end, D, 8 * CR, K)
+            prefetch_rows(ungated, soon, stop, first, end, D, 8 * CR, K)
         if not FIRST:
-            fetch(sum_du, soon, stop, first, end, D, 8 * CR, K)
-            fetch(sum_ddelta, soon, stop, first, end, D, 8 * CR, K)
-        fetch(B, soon, stop, n0, N, GN, 4 * NR, K)
-        fetch(C, soon, stop, n0, N, GN, 4 * NR, K)
-        fetch(kept + wide(soon // K) * N * D, n0, N, first, end, D, 8 * CR, 4 * NR)
-        ahead_at = wide(base) * D + place_in_row
-        ahead_states = wide(base) * GN + place_in_states
-        now_u = held(u, ahead_at, base, limit, US, SB, D)
-        now_delta = held(delta, ahead_at, base, limit, US, SB, D)
-        now_B = held(B, ahead_states, base, limit_states, U // SN, SN, GN)
-        for m in range(parts - 1):
-            t = base + m * U
-            ahead_at += U * D
-            ahead_states += U * GN
-            next_u = held(u, ahead_at, t + U, limit, US, SB, D)
-            next_delta = held(delta, ahead_at, t + U, limit, US, SB, D)
-            next_B = held(B, ahead_states, t + U, limit_states, U // SN, SN, GN)
-            for e in tl.static_range(E):
-                tl.store(marks + m * (E * 32) + e * 32, h[e])
-            dt = sizes_of_steps(now_delta, shift, t, limit, SOFTPLUS, US, SB)
-            x = times(dt, now_u, US)
-            for s in tl.static_range(U):
-                h = first_states(h, reset, t + s, stop, RESET, E)
-                decays = decays_of(rate, channel_slots(dt, s, CR), NR, CR)
-                h = advance(h, decays, channel_slots(x, s, CR), state_slots(now_B, s, SN, NR, CR), NR, CR)
-            now_u = next_u
-            now_delta = next_delta
-            now_B = next_B
+            prefetch_rows(sum_du, soon, stop, first, end, D, 8 * CR, K)
+            prefetch_rows(sum_ddelta, soon, stop, first, end, D, 8 * CR, K)
+        prefetch_rows(B, soon, stop, n0, N, GN, 4 * NR, K)
+        prefetch_rows(C, soon, stop, n0, N, GN, 4 * NR, K)
+        for piece in tl.static_range(K // U):
+            row = tl.minimum(soon + piece * U, stop - 1) // EVERY
+            prefetch(kept + (wide(row) * (G * ROW) + place_in_kept))
         for m_back in range(parts):
             m = parts - 1 - m_back
             t = base + m * U
@@ -207,9 +191,7 @@ def backward(
                 next_y = held(ungated, next_at, before, limit, US, SB, D)
             next_B = held(B, next_at_states, before, limit_states, U // SN, SN, GN)
             next_C = held(C, next_at_states, before, limit_states, U // SN, SN, GN)
-            next_h = ()
-            for e in tl.static_range(E):
-                next_h = next_h + (tl.load(marks + tl.maximum(m - 1, 0) * (E * 32) + e * 32),)
+            next_h = lane_states(kept + wide(before // EVERY) * (G * ROW), first, end, begin, n0, N, NL, S, NR, CR)
             if not FIRST:
                 before_du = held(sum_du, at, t, limit, US, SB, D)
                 before_ddelta = held(sum_ddelta, at, t, limit, US, SB, D)

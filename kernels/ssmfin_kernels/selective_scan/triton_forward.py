@@ -9,6 +9,8 @@ from ssmfin_kernels.selective_scan.triton_parts import exp2, place, wide
 from ssmfin_kernels.selective_scan.triton_quads import (
     advance,
     finish,
+    keep,
+    prefetch_quads,
     read,
     states,
     store_quads,
@@ -54,7 +56,10 @@ def forward(
     Q: tl.constexpr,
     K: tl.constexpr,
 ):
-    """Grid (blocks of channels, segments, B). start (B, segments, D, N); kept (B, chunks, N, D); final (B, D, N)."""
+    """Grid (blocks of channels, segments, B). start (B, segments, D, N), final (B, D, N), `segments.kept_shape`."""
+    # kept states of a group at one time: as many tiles as programs of any width write
+    ROW: tl.constexpr = (D // G + 15) // 16 * 2 * S * NL * 32
+    AHEAD: tl.constexpr = 32 if V <= 2 else 64
     group, first, end = place(tl.program_id(0), D, G, 8, R)
     part = tl.program_id(1)
     i = tl.program_id(2).to(tl.int64)
@@ -73,12 +78,13 @@ def forward(
     )
     y += i * T * D
     ungated += i * T * D
-    kept += i * chunks * N * D
+    kept += (i * chunks * G + group) * ROW + tl.program_id(0) % (tl.num_programs(0) // G) * (R * S * NL * 32)
     rate = states(A2, first, end, N, R, S, NL)
     h = states(start + (i * tl.num_programs(1) + part) * D * N, first, end, N, R, S, NL)
     shift = vector(bias, first, end, BIAS, R)
     weight = vector(skip, first, end, SKIP, R)
 
+    prefetch_quads(memory, first, end, t0, stop, D, G, N, Z, True, R, P, AHEAD)
     # the rows of two turns of the loop are under way while those of a third are used
     rows = ()
     ahead = ()
@@ -87,14 +93,15 @@ def forward(
         ahead = ahead + (read(memory, first, end, t0, V + v, stop, D, G, N, Z, True, RESET, R, S, NL, P, Q, True),)
     whole = t0 + (stop - t0) // (4 * V) * (4 * V)
     for t in range(t0, whole, 4 * V):
-        if KEEP:  # noqa: SIM102 (KEEP is known when compiling, t is not)
-            if t % K == 0:
-                store_states(kept + wide(t // K) * N * D, h, first, end, N, D, 1, R, S, NL)
+        if t % 32 == 0:
+            prefetch_quads(memory, first, end, t + AHEAD, stop, D, G, N, Z, True, R, P, 32)
         next_t = tl.minimum(t + 8 * V, whole - 4 * V)  # the last rows once more: no mask
         later = ()
         for v in tl.static_range(V):
             later = later + (read(memory, first, end, next_t, v, stop, D, G, N, Z, True, RESET, R, S, NL, P, Q, False),)
         for v in tl.static_range(V):
+            if KEEP:
+                keep(kept + wide(t // K + 4 * v // K) * (G * ROW), h, R * S * NL)
             h, _, outs = advance(
                 h, rate, shift, rows[v], memory, first, end, t, v, stop, SOFTPLUS, True, RESET, R, S, NL, P, Q, False
             )
@@ -105,9 +112,8 @@ def forward(
         rows = ahead
         ahead = later
     for t in range(whole, stop, 4):
-        if KEEP:  # noqa: SIM102
-            if t % K == 0:
-                store_states(kept + wide(t // K) * N * D, h, first, end, N, D, 1, R, S, NL)
+        if KEEP:
+            keep(kept + wide(t // K) * (G * ROW), h, R * S * NL)
         last = read(memory, first, end, t, 0, stop, D, G, N, Z, True, RESET, R, S, NL, P, Q, True)
         h, _, outs = advance(
             h, rate, shift, last, memory, first, end, t, 0, stop, SOFTPLUS, True, RESET, R, S, NL, P, Q, True
@@ -146,6 +152,7 @@ def summarize_forward(
     Q: tl.constexpr,
 ):
     """Each segment from zero: its last state, and the decay across it; both (B, segments, D, N)."""
+    AHEAD: tl.constexpr = 32 if V <= 2 else 64
     group, first, end = place(tl.program_id(0), D, G, 8, R)
     part = tl.program_id(1)
     i = tl.program_id(2).to(tl.int64)
@@ -163,6 +170,7 @@ def summarize_forward(
             h = h + (tl.zeros([32], tl.float32),)
     broken = tl.zeros([32], tl.int32)
 
+    prefetch_quads(memory, first, end, t0, stop, D, G, N, False, False, R, P, AHEAD)
     rows = ()
     ahead = ()
     for v in tl.static_range(V):
@@ -170,6 +178,8 @@ def summarize_forward(
         ahead = ahead + (read(memory, first, end, t0, V + v, stop, D, G, N, False, False, RESET, R, S, NL, P, Q, True),)
     whole = t0 + (stop - t0) // (4 * V) * (4 * V)
     for t in range(t0, whole, 4 * V):
+        if t % 32 == 0:
+            prefetch_quads(memory, first, end, t + AHEAD, stop, D, G, N, False, False, R, P, 32)
         next_t = tl.minimum(t + 8 * V, whole - 4 * V)
         later = ()
         for v in tl.static_range(V):
@@ -216,16 +226,26 @@ def add(totals, more, R: tl.constexpr):
 
 
 @triton.jit
-def combine(local, decay, edge, carry, segments, size, REVERSE: tl.constexpr, BLOCK: tl.constexpr):
+def combine(
+    local, decay, edge, carry, segments, size, REVERSE: tl.constexpr, BLOCK: tl.constexpr, AT_ONCE: tl.constexpr
+):
     """carry, (B, segments, size): what enters each segment, from `edge` (B, size) on; in reverse from the last."""
     i = tl.program_id(1).to(tl.int64)
     x = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     inside = x < size
     value = tl.load(edge + i * size + x, mask=inside, other=0.0)
-    for step in range(segments):
-        part = step
-        if REVERSE:
-            part = segments - 1 - step
-        at = (i * segments + part) * size + x
-        tl.store(carry + at, value, mask=inside)
-        value = tl.load(decay + at, mask=inside, other=0.0) * value + tl.load(local + at, mask=inside, other=0.0)
+    for step in range(0, segments, AT_ONCE):
+        factors = ()
+        terms = ()
+        for j in tl.static_range(AT_ONCE):
+            at = (i * segments + tl.minimum(step + j, segments - 1)) * size + x
+            if REVERSE:
+                at = (i * segments + tl.maximum(segments - 1 - step - j, 0)) * size + x
+            factors = factors + (tl.load(decay + at, mask=inside, other=0.0),)
+            terms = terms + (tl.load(local + at, mask=inside, other=0.0),)
+        for j in tl.static_range(AT_ONCE):
+            at = (i * segments + step + j) * size + x
+            if REVERSE:
+                at = (i * segments + segments - 1 - step - j) * size + x
+            tl.store(carry + at, value, mask=inside & (step + j < segments))
+            value = factors[j] * value + terms[j]

@@ -94,3 +94,21 @@ def starts(reset, t, stop, RESET: tl.constexpr):
         return tl.load(reset + t, mask=t < stop, other=0) != 0
     else:
         return False
+
+
+@triton.jit
+def prefetch(at):
+    """Bring what the lanes point at to the L2 cache, without waiting. A load instead would hold a register."""
+    if not INTERPRETED:
+        tl.inline_asm_elementwise("prefetch.global.L2 [$1]; mov.b32 $0, 0;", "=r,l", [at], tl.int32, False, 1)
+
+
+@triton.jit
+def prefetch_rows(ptr, start, stop, first, end, STRIDE: tl.constexpr, WIDTH: tl.constexpr, COUNT: tl.constexpr):
+    """Prefetch COUNT rows from `start` on, columns first .. first + WIDTH - 1; one lane asks for 32 bytes."""
+    lane = tl.arange(0, 32)
+    SECTORS: tl.constexpr = (WIDTH * ptr.dtype.element_ty.primitive_bitwidth + 255) // 256
+    column = tl.minimum(first + lane % SECTORS * (WIDTH // SECTORS), end - 1)
+    for r in tl.static_range((COUNT * SECTORS + 31) // 32):
+        row = tl.minimum(start + (r * 32 + lane) // SECTORS, stop - 1)
+        prefetch(ptr + (wide(row) * STRIDE + column))

@@ -22,7 +22,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from ssmfin_kernels.selective_scan.triton_parts import exp2, sigmoid, softplus, wide
+from ssmfin_kernels.selective_scan.triton_parts import exp2, prefetch_rows, sigmoid, softplus, wide
 
 
 @triton.jit
@@ -122,6 +122,13 @@ def store_states(
             n = state(k, NL)
             at = ptr + n * STRIDE_N + channel(first, end, r) * STRIDE_D
             tl.store(at, tiles[r * S * NL + k], mask=stored(first, end, r) & (n < N))
+
+
+@triton.jit
+def keep(ptr, tiles, COUNT: tl.constexpr):
+    """For the backward pass: tiles as they are, whole lines of memory, (8 channels, state tile, lane)."""
+    for e in tl.static_range(COUNT):
+        tl.store(ptr + (e * 32 + tl.arange(0, 32)), tiles[e])
 
 
 @triton.jit
@@ -242,6 +249,37 @@ def read(
         blocks(memory[6], t, v, stop, True, N // P, G * N // P, PITCH, TAIL),
         blocks(memory[7], t, v, stop, OUT, N // P, G * N // P, PITCH, TAIL),
     )
+
+
+@triton.jit
+def prefetch_quads(
+    memory,
+    first,
+    end,
+    t,
+    stop,
+    D: tl.constexpr,
+    G: tl.constexpr,
+    N: tl.constexpr,
+    Z: tl.constexpr,
+    OUT: tl.constexpr,
+    R: tl.constexpr,
+    P: tl.constexpr,
+    COUNT: tl.constexpr,
+):
+    """Bring what `read` reads of COUNT steps from t on to the L2 cache.
+
+    Nobody waits for that. `read` alone is not early enough: all loads under way share one of the few counters that a
+    warp can wait for, so whoever waits for a row waits for all that were asked for after it.
+    """
+    prefetch_rows(memory[0], t, stop, first, end, D, 8 * R, COUNT)
+    prefetch_rows(memory[1], t, stop, first, end, D, 8 * R, COUNT)
+    if Z and OUT:
+        prefetch_rows(memory[2], t, stop, first, end, D, 8 * R, COUNT)
+    WIDTH: tl.constexpr = triton.next_power_of_2(N // P)
+    prefetch_rows(memory[6], t, stop, 0, N // P, G * (N // P), WIDTH, COUNT)
+    if OUT:
+        prefetch_rows(memory[7], t, stop, 0, N // P, G * (N // P), WIDTH, COUNT)
 
 
 @triton.jit
