@@ -3,7 +3,9 @@
     PYTHONPATH=kernels python kernels/benchmarks/kalman_scan.py [--device cpu|cuda]
 
 Floor: y read once and, for the filter, its results written once, at the copy ceiling measured in the same run. CPU:
-a loop of statsmodels filters over the same series, measured in the same run on a sample of them.
+a loop of statsmodels filters over the same series, on one core, measured in the same run on one of them; ours on one
+thread, and on as many as torch takes. The filter writes all that statsmodels writes; "filter, filtered only" is
+kalman_filter(..., outputs=("filtered", "log_likelihood")).
 """
 
 from __future__ import annotations
@@ -93,6 +95,8 @@ def statsmodels_ms(y: torch.Tensor, N: int) -> tuple[float, float, float]:
 
 def on_cpu() -> None:
     rows = []
+    threads = torch.get_num_threads()
+    some = ("filtered", "log_likelihood")
     for B, T in ((500, 1000), (2000, 1000)):
         for N in (1, 2):
             y, given = series(B, T, torch.float64, "cpu"), model(N, B, torch.float64, "cpu")
@@ -100,15 +104,21 @@ def on_cpu() -> None:
             for name, run, theirs in (
                 ("log-likelihood", lambda y=y, g=given: kalman_log_likelihood(y, g), alone),
                 ("filter", lambda y=y, g=given: kalman_filter(y, g), filtered),
+                ("filter, filtered only", lambda y=y, g=given: kalman_filter(y, g, outputs=some), filtered),
                 ("gradient", lambda y=y, g=given: with_gradient(y, g), None),
                 ("smoother", lambda y=y, g=given: kalman_smoother(y, g), smoothed),
             ):
-                ms = common.median_ms(run, "cpu")
                 loop = None if theirs is None else theirs * B
-                rows.append((B, T, N, name, ms, loop, None if loop is None else loop / ms))
+                row: list[Any] = [B, T, N, name, loop]
+                for count in dict.fromkeys((1, threads)):
+                    torch.set_num_threads(count)
+                    ms = common.median_ms(run, "cpu")
+                    row += [ms, None if loop is None else loop / ms]
+                rows.append(row)
+    titles = [f"{what}, {count} thread(s)" for count in dict.fromkeys((1, threads)) for what in ("ms", "ratio")]
     common.table(
         "Kalman filter, float64, " + common.machine("cpu"),
-        ["B", "T", "N", "what", "ms", "statsmodels loop ms", "ratio"],
+        ["B", "T", "N", "what", "statsmodels loop ms", *titles],
         rows,
     )
 

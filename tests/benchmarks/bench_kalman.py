@@ -83,30 +83,42 @@ def bench_fit(series: int, length: int, sample: int) -> None:
 
 
 def bench_filter(series: int, length: int, sample: int) -> None:
+    """What `model.filter` of statsmodels returns, ours as returned, with some columns, and with all of it read."""
     y = random_levels(series, length)
     known = KalmanFit.at(LEVEL, np.ones((series, 2)))
-    alone = median_seconds(lambda: filter_series(known, y), 5)
 
     def with_columns() -> object:
         past = filter_series(known, y)
         return past.output("level"), past.standardised_innovation
 
-    columns = median_seconds(with_columns, 5)
+    def with_all() -> object:
+        past = filter_series(known, y)
+        states = past.predicted_state, past.predicted_covariance, past.filtered_state, past.filtered_covariance
+        observed = past.predicted_mean, past.innovation, past.innovation_covariance, past.standardised_innovation
+        return states, observed, past.log_score, past.log_likelihood
+
     models = [theirs(y[b]) for b in range(sample)]
 
     def loop(one: Callable[..., object]) -> float:
         return median_seconds(lambda: [one(model) for model in models], 3) / sample * series
 
     plain, inner = loop(lambda model: model.filter([1.0, 1.0])), loop(lambda model: model.ssm.filter())
-    print(
-        f"filter, {series} x {length}: {1e3 * alone:.0f} ms; with level, its variance, standardised innovations ",
-        end="",
-    )
-    print(f"{1e3 * columns:.0f} ms")
-    print(
-        f"  loop of statsmodels, model.filter {plain:.2f} s: {plain / alone:.0f}x ({plain / columns:.0f}x); "
-        f"its innermost ssm.filter, no results object, {inner:.2f} s: {inner / alone:.0f}x ({inner / columns:.0f}x)"
-    )
+    print(f"filter, {series} x {length}: a loop of statsmodels takes {plain:.2f} s by model.filter, ", end="")
+    print(f"{inner:.2f} s by its innermost ssm.filter, which makes no results object")
+    before = torch.get_num_threads()
+    for threads in sorted({1, before, os.cpu_count() or 1}):
+        torch.set_num_threads(threads)
+        for what, run in (
+            ("as returned: filtered states and variances, likelihood", lambda: filter_series(known, y)),
+            ("with level, its variance, standardised innovations", with_columns),
+            ("with everything read", with_all),
+        ):
+            seconds = median_seconds(run, 9)
+            print(
+                f"  {threads} thread(s), {what}: {1e3 * seconds:.0f} ms: {plain / seconds:.0f}x model.filter, "
+                f"{inner / seconds:.0f}x ssm.filter"
+            )
+    torch.set_num_threads(before)
 
 
 def bench_update(series: int) -> None:

@@ -89,6 +89,37 @@ def switching_log_likelihood(y: np.ndarray, of: np.ndarray, model: SwitchingMode
     return out
 
 
+def switching_gradient(
+    y: np.ndarray, of: np.ndarray, model: SwitchingModel, tangents: SwitchingModel, *, burn: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """(N,) approximate log-likelihoods, and (N, D) their exact derivatives in D directions, in one pass.
+
+    Args:
+        y, of, model, burn: as for `switching_log_likelihood`; real.
+        tangents: what each part of the model moves by in each direction, the directions along an axis at the end.
+    """
+    from ssmfin_kernels import library
+    from ssmfin_kernels.hidden_markov_scan import switching_tangents
+
+    _check(model, len(of))
+    D = tangents.p.shape[-1]
+    for name, part, along in zip(model._fields, model, tangents, strict=True):
+        if along.shape != (*part.shape, D):
+            raise ValueError(f"tangents.{name} has shape {along.shape}, expected {(*part.shape, D)}.")
+    parts, moved = (
+        SwitchingModel(*(np.array(part, dtype=np.float64, order="C") for part in either))
+        for either in (model, tangents)
+    )
+    out, gradient = np.zeros(len(of)), np.zeros((len(of), D))
+    library.match_numba_threads()
+    switching_tangents.log_likelihood(
+        *(np.ascontiguousarray(y, dtype=np.float64), np.ascontiguousarray(of, dtype=np.int64), parts[:6], moved[:6]),
+        *(np.log(parts.transition), moved.transition / parts.transition[..., None]),
+        *((np.log(parts.p), *parts[8:]), (moved.p / parts.p[..., None], *moved[8:]), burn, out, gradient),
+    )
+    return out, gradient
+
+
 def switching_filter(
     y: np.ndarray, model: SwitchingModel, *, burn: int = 0, seen: np.ndarray | None = None
 ) -> SwitchingFiltered:

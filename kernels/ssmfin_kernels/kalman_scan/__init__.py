@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from types import ModuleType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,12 +23,16 @@ __all__ = [
     "kalman_smoother",
 ]
 
+OUTPUTS = ("predicted", "filtered", "innovation", "log_likelihood")
+
 _FILTER = dispatch.operation("kalman_filter", cpu="numba", gpu="triton")
 _SMOOTHER = dispatch.operation("kalman_smoother", cpu="numba", gpu="triton")
 
 
 class KalmanFiltered(NamedTuple):
     """What `kalman_filter` returns. Where `diffuse`, variances are the finite part only: the whole is infinite.
+
+    What `outputs` leaves out is None.
 
     Attributes:
         predicted_mean: (B, T, N), E(alpha_t | y_1 .. y_{t-1}).
@@ -73,7 +78,12 @@ class KalmanSmoothed(NamedTuple):
 
 
 def kalman_filter(
-    y: Tensor, model: StateSpace, *, reset: Tensor | None = None, backend: str | None = None
+    y: Tensor,
+    model: StateSpace,
+    *,
+    outputs: Collection[str] = OUTPUTS,
+    reset: Tensor | None = None,
+    backend: str | None = None,
 ) -> KalmanFiltered:
     """Kalman filter of many series: predicted, filtered, innovations and log-likelihood, exactly diffuse.
 
@@ -82,6 +92,9 @@ def kalman_filter(
     Args:
         y: (B, T, P), NaN where missing, each component by itself. Series that start later begin with NaN.
         model: matrices, constant or varying, shared or by series.
+        outputs: what to return, of "predicted", "filtered", "innovation" (mean and covariance each) and
+            "log_likelihood" (also by step); the rest is None. On a CPU most of the time of a filter, and all of its
+            memory, goes into results.
         reset: (B, T) bool; where true a new sequence starts from the initial state. Nothing flows across.
         backend: "naive", "cpu" (numba) or "gpu" (Triton) to force one; None for the fastest here. "parallel": by an
             associative scan over time, for few long series on an accelerator (`parallel.py`).
@@ -97,17 +110,24 @@ def kalman_filter(
     >>> kalman_filter(torch.tensor([[[3.0], [4.0], [float("nan")]]]), level).filtered_mean.flatten()
     tensor([3.0000, 3.5556, 3.5556])
     """
+    wanted = _wanted(outputs)
     problem = _model.prepare(y, model, reset)
-    moments = _backend(_FILTER, problem, backend).kalman_filter(problem)
+    implementation = _backend(_FILTER, problem, backend)
+    if implementation.__name__.endswith(".cpu"):
+        moments = implementation.kalman_filter(problem, wanted)
+    else:
+        moments = implementation.kalman_filter(problem)
+    predicted, filtered, innovation, scores = wanted
+    absent: Any = None
     return KalmanFiltered(
-        moments.predicted_mean,
-        moments.predicted_covariance,
-        moments.filtered_mean,
-        moments.filtered_covariance,
-        moments.innovation,
-        moments.innovation_covariance,
-        moments.steps.sum(1),
-        moments.steps,
+        moments.predicted_mean if predicted else absent,
+        moments.predicted_covariance if predicted else absent,
+        moments.filtered_mean if filtered else absent,
+        moments.filtered_covariance if filtered else absent,
+        moments.innovation if innovation else absent,
+        moments.innovation_covariance if innovation else absent,
+        moments.steps.sum(1) if scores else absent,
+        moments.steps if scores else absent,
         moments.diffuse,
         moments.final_mean,
         moments.final_covariance,
@@ -157,6 +177,14 @@ def kalman_smoother(
     implementation = _naive if wanted else _backend(_SMOOTHER, problem, backend)
     mean, covariance, steps = implementation.kalman_smoother(problem)
     return KalmanSmoothed(mean, covariance, steps.sum(1))
+
+
+def _wanted(outputs: Collection[str]) -> tuple[bool, bool, bool, bool]:
+    """Whether each of OUTPUTS is."""
+    if isinstance(outputs, str) or not all(name in OUTPUTS for name in outputs):
+        raise ValueError(f"outputs is {outputs!r}, expected a collection of names among {', '.join(OUTPUTS)}.")
+    predicted, filtered, innovation, scores = (name in outputs for name in OUTPUTS)
+    return predicted, filtered, innovation, scores
 
 
 def _backend(operation: dispatch.Operation, problem: _model.Problem, backend: str | None) -> ModuleType:

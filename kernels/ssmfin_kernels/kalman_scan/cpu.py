@@ -6,6 +6,7 @@ nothing that grows with time, and its gradient stores one state in 32 steps.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,13 +14,19 @@ import torch
 from torch import Tensor
 
 from ssmfin_kernels import library
+from ssmfin_kernels.kalman_scan.memory import empty
 from ssmfin_kernels.kalman_scan.model import Problem, diffuse_rank, diffuse_tolerance
 from ssmfin_kernels.kalman_scan.naive import Moments
 
 
-def kalman_filter(problem: Problem) -> Moments:
-    """Filter every series of a problem; gradients for every tensor of it."""
-    return Moments(*_filter(*problem))
+def kalman_filter(problem: Problem, wanted: Sequence[bool] = (True,) * 4) -> Moments:
+    """Filter every series of a problem; gradients for every tensor of it.
+
+    wanted: predicted, filtered, innovation, steps; what is not is empty. All of them where there is a gradient.
+    """
+    if torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in problem):
+        wanted = (True,) * 4
+    return Moments(*_filter(*problem, list(wanted)))
 
 
 def kalman_log_likelihood(problem: Problem) -> Tensor:
@@ -34,7 +41,7 @@ def kalman_smoother(problem: Problem) -> tuple[Tensor, Tensor, Tensor]:
 
     y, N = problem.y, problem.F.shape[-1]
     B, T, _ = y.shape
-    mean, covariance, steps = _new(B, T, N), _new(B, T, N * N), _new(B, T)
+    mean, covariance, steps = empty(B, T, N), empty(B, T, N * N), empty(B, T)
     data, m = _data(problem)
     library.match_numba_threads()
     lanes_smoother.run(data, N, m, mean.numpy(), covariance.numpy(), steps.numpy())
@@ -54,25 +61,34 @@ def _filter(
     covariance: Tensor,
     diffuse: Tensor,
     reset: Tensor | None,
+    wanted: list[bool],
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     from ssmfin_kernels.kalman_scan import lanes_filter
 
     (B, T, P), N = y.shape, F.shape[-1]
-    shapes = [(B, T, 1), (B, T, N), (B, T, N * N), (B, T, N), (B, T, N * N), (B, N), (B, N * N), (B, N * N)]
-    out = [_new(*shape) for shape in (*shapes, (B, T, P), (B, T, P * P))]
-    flags = torch.from_numpy(np.empty((B, T), dtype=np.bool_))
+    predicted, filtered, innovations, steps_ = (T if wants else 0 for wants in wanted)
+    shapes: list[tuple[int, ...]] = [
+        (B, steps_, 1),
+        (B, predicted, N),
+        (B, predicted, N * N),
+        (B, filtered, N),
+        (B, filtered, N * N),
+    ]
+    shapes += [(B, N), (B, N * N), (B, N * N), (B, innovations, P), (B, innovations, P * P)]
+    out = [empty(*shape) for shape in shapes]
+    flags = torch.from_numpy(np.zeros((B, T), dtype=np.bool_))
     data, m = _data(Problem(y, F, H, Q, R, c, d, mean, covariance, diffuse, reset))
     library.match_numba_threads()
     run: Any = lanes_filter.run
     run(data, N, m, *(tensor.numpy() for tensor in out), flags.numpy())
-    complete = (tensor.to(y.dtype).reshape(shape) for tensor, shape in zip(out, _shapes(y, F), strict=True))
+    complete = (tensor.to(y.dtype).reshape(shape) for tensor, shape in zip(out, _shapes(y, F, wanted), strict=True))
     steps, pm, pc, fm, fc, last, last_c, last_d, innovation, spread = complete
     return steps, pm, pc, fm, fc, last, last_c, last_d, innovation, spread, flags
 
 
 @_filter.register_fake
-def _(y, F, H, Q, R, c, d, mean, covariance, diffuse, reset):  # type: ignore[no-untyped-def]
-    return *(y.new_empty(shape) for shape in _shapes(y, F)), y.new_empty(y.shape[:2], dtype=torch.bool)
+def _(y, F, H, Q, R, c, d, mean, covariance, diffuse, reset, wanted):  # type: ignore[no-untyped-def]
+    return *(y.new_empty(shape) for shape in _shapes(y, F, wanted)), y.new_empty(y.shape[:2], dtype=torch.bool)
 
 
 @library.operator("kalman_log_likelihood_cpu")
@@ -91,7 +107,7 @@ def _log_likelihood(
 ) -> Tensor:
     from ssmfin_kernels.kalman_scan import lanes_filter
 
-    out = _new(y.shape[0])
+    out = empty(y.shape[0])
     data, m = _data(Problem(y, F, H, Q, R, c, d, mean, covariance, diffuse, reset))
     library.match_numba_threads()
     lanes_filter.log_likelihood(data, F.shape[-1], m, out.numpy())
@@ -221,11 +237,11 @@ def _gradients(
 
 def _filter_grad(saved, kept, needs, *grads):  # type: ignore[no-untyped-def]
     *inputs, mean, covariance, last_diffuse = saved
-    return *_backward(*inputs, mean, covariance, last_diffuse, list(grads[:10]), needs[4]), None
+    return *_backward(*inputs, mean, covariance, last_diffuse, list(grads[:10]), needs[4]), None, None
 
 
 library.differentiable(
-    _filter, save=lambda inputs, output: (*inputs, output[1], output[2], output[7]), backward=_filter_grad
+    _filter, save=lambda inputs, output: (*inputs[:11], output[1], output[2], output[7]), backward=_filter_grad
 )
 
 
@@ -237,15 +253,12 @@ def _log_likelihood_grad(saved, kept, needs, grad):  # type: ignore[no-untyped-d
 library.differentiable(_log_likelihood, save=lambda inputs, output: inputs, backward=_log_likelihood_grad)
 
 
-def _shapes(y: Tensor, F: Tensor) -> tuple[tuple[int, ...], ...]:
+def _shapes(y: Tensor, F: Tensor, wanted: list[bool]) -> tuple[tuple[int, ...], ...]:
+    """Of the tensors of `naive.Moments` but the last, no steps where they are not wanted."""
     (B, T, P), N = y.shape, F.shape[-1]
-    moments = ((B, T), (B, T, N), (B, T, N, N), (B, T, N), (B, T, N, N))
-    return *moments, (B, N), (B, N, N), (B, N, N), (B, T, P), (B, T, P, P)
-
-
-def _new(*shape: int) -> Tensor:
-    # numpy's memory: it asks for huge pages, torch does not, and the first touch of a page costs more than the filter
-    return torch.from_numpy(np.empty(shape))
+    predicted, filtered, innovations, steps = (T if wants else 0 for wants in wanted)
+    moments = ((B, steps), (B, predicted, N), (B, predicted, N, N), (B, filtered, N), (B, filtered, N, N))
+    return *moments, (B, N), (B, N, N), (B, N, N), (B, innovations, P), (B, innovations, P, P)
 
 
 def _data(problem: Problem, full_R: bool = False) -> tuple[Any, int]:

@@ -255,6 +255,19 @@ def load(w, row, source, rows, b0, n, t):
 
 
 @compiled
+def varies(data):
+    """Whether any matrix varies with time. Asked once: to hand `data` to a function takes longer than a step."""
+    return (
+        data.F.shape[1] > 1
+        or data.H.shape[1] > 1
+        or data.Q.shape[1] > 1
+        or data.R.shape[1] > 1
+        or data.c.shape[1] > 1
+        or data.d.shape[1] > 1
+    )
+
+
+@compiled
 def load_matrices(w, o, data, N, P, m, b0, n, t):
     """Matrices of step t: at the first call all of them, later those that vary with time."""
     first = t < 0
@@ -307,12 +320,12 @@ def load_start(w, o, data, N, b0, n, t):
 
 
 @compiled
-def load_y(w, o, data, P, b0, n, t):
+def load_y(w, o, source, P, b0, n, t):
     """Observations of step t, zero where missing, and which there are."""
     for p in range(P):
         y, seen = view(w, o.y + p * W), view(w, o.seen + p * W)
         for i in range(W):
-            value = data.y[b0 + (i if i < n else 0), t, p]
+            value = source[b0 + (i if i < n else 0), t, p]
             missing = math.isnan(value)
             y[i] = 0.0 if missing else value
             seen[i] = 0.0 if missing else 1.0

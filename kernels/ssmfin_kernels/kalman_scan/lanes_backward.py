@@ -340,11 +340,14 @@ def _load_upstream(e, lg, steps, b0, n, t):
 
 
 @compiled
+def _leave_y(e, x, target, b0, n, t):
+    for i in range(n):
+        target[b0 + i, t, 0] = e[x.s + 2 * W + i]
+
+
+@compiled
 def _leave(w, o, e, x, grads, data, N, P, m, b0, n, t, group):
-    """Write down what step t leaves."""
-    if grads.y.shape[0] > 0 and P == 1:
-        for i in range(n):
-            grads.y[b0 + i, t, 0] = e[x.s + 2 * W + i]
+    """Write down what step t leaves: only where matrices vary or sequences start, and at the first step."""
     _leave_start(e, x, grads, data, N, b0, n, t)
     _flush(w, o, e, x, grads, data, N, P, m, b0, n, t, group, t == 0)
 
@@ -352,6 +355,7 @@ def _leave(w, o, e, x, grads, data, N, P, m, b0, n, t, group):
 @compiled
 def _block(data, up, grads, N, m, block, group):
     B, T, P = data.y.shape
+    observed, varying, restarts = data.y, lanes.varies(data), data.reset.shape[0] > 0
     b0 = block * W
     n = min(W, B - b0)
     o, x = lanes.layout(N, P, m), layout(N, P, m)
@@ -364,15 +368,16 @@ def _block(data, up, grads, N, m, block, group):
     lanes.load_matrices(w, o, data, N, P, m, b0, n, -1)
     diffuse = True
     for t in range(T):
-        lanes.load_start(w, o, data, N, b0, n, t)
+        if t == 0 or restarts:
+            lanes.load_start(w, o, data, N, b0, n, t)
         if t % CHUNK == 0:
             lanes.copy(starts[t // CHUNK], 0, w, 0, rows // W)
         if t >= (chunks - 1) * CHUNK:
             break
-        if t > 0:
+        if varying:
             lanes.load_matrices(w, o, data, N, P, m, b0, n, t)
-        lanes.load_y(w, o, data, P, b0, n, t)
-        if diffuse or data.reset.shape[0] > 0:
+        lanes.load_y(w, o, observed, P, b0, n, t)
+        if diffuse or restarts:
             diffuse = lanes.any_diffuse(w, o)
         advance(w, o, N, P, m, diffuse)
 
@@ -380,35 +385,41 @@ def _block(data, up, grads, N, m, block, group):
     _add_upstream(e, x.S, up.final_covariance, N, N, True, b0, n, 0)
     _add_upstream(e, x.Si, up.final_diffuse, N, N, True, b0, n, 0)
     # gradients of the moments of a step are added between its two halves: only the general code has the place
+    of_y, by_step = grads.y.shape[0] > 0, up.steps.shape[1] > 1
     whole = up.predicted_mean.shape[0] + up.predicted_covariance.shape[0] == 0
     small = P == 1 and N <= 2 and whole and up.filtered_mean.shape[0] + up.filtered_covariance.shape[0] == 0
     for chunk in range(chunks - 1, -1, -1):
         t0, t1 = chunk * CHUNK, min(T, (chunk + 1) * CHUNK)
         lanes.copy(w, 0, starts[chunk], 0, rows // W)
         # a direction once known stays known until a reset
-        unknown = data.reset.shape[0] > 0 or lanes.any_diffuse(w, o)
+        unknown = restarts or lanes.any_diffuse(w, o)
         for t in range(t0, t1):
-            if t > t0:
+            if t > t0 and restarts:
                 lanes.load_start(w, o, data, N, b0, n, t)
             lanes.copy(history[t - t0], 0, w, 0, rows // W)
             if t == t1 - 1:
                 break
-            lanes.load_matrices(w, o, data, N, P, m, b0, n, t)
-            lanes.load_y(w, o, data, P, b0, n, t)
+            if varying:
+                lanes.load_matrices(w, o, data, N, P, m, b0, n, t)
+            lanes.load_y(w, o, observed, P, b0, n, t)
             advance(w, o, N, P, m, unknown and lanes.any_diffuse(w, o))
         for t in range(t1 - 1, t0 - 1, -1):
             lanes.copy(w, 0, history[t - t0], 0, rows // W)
-            lanes.load_matrices(w, o, data, N, P, m, b0, n, t)
-            lanes.load_y(w, o, data, P, b0, n, t)
+            if varying:
+                lanes.load_matrices(w, o, data, N, P, m, b0, n, t)
+            lanes.load_y(w, o, observed, P, b0, n, t)
             diffuse = unknown and lanes.any_diffuse(w, o)
             if small and not diffuse:
-                if t == T - 1 or up.steps.shape[1] > 1:
+                if t == T - 1 or by_step:
                     _load_upstream(e, lg, up.steps, b0, n, t)
                 if N == 1:
                     undo_one(w, e)
                 else:
                     undo_two(w, e)
-                _leave(w, o, e, x, grads, data, N, P, m, b0, n, t, group)
+                if of_y and P == 1:
+                    _leave_y(e, x, grads.y, b0, n, t)
+                if t == 0 or varying or restarts:
+                    _leave(w, o, e, x, grads, data, N, P, m, b0, n, t, group)
                 continue
             lanes.take_in(w, o, N, P, m, diffuse)
             _undo_prediction(w, o, e, x, N, diffuse)
@@ -422,7 +433,7 @@ def _block(data, up, grads, N, m, block, group):
             _load_upstream(e, lg, up.steps, b0, n, t)
             for p in range(P - 1, -1, -1):
                 _undo_component(w, o, e, x, p, P, N, m, diffuse, lg)
-                if grads.y.shape[0] > 0 and P > 1:
+                if of_y and P > 1:
                     for i in range(n):
                         grads.y[b0 + i, t, p] = e[x.s + 2 * W + i]
             if m > N:
@@ -435,7 +446,10 @@ def _block(data, up, grads, N, m, block, group):
             _square(e, x.Si, N, m, False)
             _add_upstream(e, x.ga, up.predicted_mean, N, N, False, b0, n, t)
             _add_upstream(e, x.S, up.predicted_covariance, N, N, True, b0, n, t)
-            _leave(w, o, e, x, grads, data, N, P, m, b0, n, t, group)
+            if of_y and P == 1:
+                _leave_y(e, x, grads.y, b0, n, t)
+            if t == 0 or varying or restarts:
+                _leave(w, o, e, x, grads, data, N, P, m, b0, n, t, group)
 
 
 @njit(cache=True, parallel=True, error_model="numpy")

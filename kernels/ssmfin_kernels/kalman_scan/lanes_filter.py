@@ -5,26 +5,32 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numba import njit, prange
 
 from ssmfin_kernels.kalman_scan import lanes
 from ssmfin_kernels.kalman_scan.lanes import LOG_2PI, TINY, W, compiled, log, view
+from ssmfin_kernels.kalman_scan.lanes_tiles import SIDE, into_lanes, out_of_lanes, settle
 
-STAGED = 64  # steps written at a time: long bursts to each of the many rows; a quarter of it where states are many
+MOST_STEPS = 256  # to a tile: long bursts to each of the many rows in memory
+TILE = 2048  # steps times rows of lanes: 512 KiB, which the second-level cache of a core holds
 _ONE = lanes.layout.py_func(1, 1, 1)
 _TWO = lanes.layout.py_func(2, 1, 2)
 
 
 @compiled
 def step_of_one(w):
-    """take_in and predict for N = P = 1, nothing diffuse; the filtered state is left in S1 and T1."""
+    """take_in and predict for N = P = 1, nothing diffuse; leaves the filtered state in S1, T1, v and F as `gains`."""
     o = _ONE
     for i in range(W):
         h, a, P, f = w[o.H + i], w[o.a + i], w[o.P + i], w[o.F + i]
         M = P * h
         F = M * h + w[o.R + i]
         v = (w[o.y + i] - w[o.d + i] - h * a) * w[o.seen + i]
+        w[o.one + i] = v
+        w[o.one + W + i] = F
         known = (w[o.seen + i] > 0) & (F > TINY)
         used = F if known else 1.0
         g = 1.0 / used if known else 0.0
@@ -48,6 +54,8 @@ def step_of_two(w):
         M0, M1 = P00 * h0 + P10 * h1, P10 * h0 + P11 * h1
         F = h0 * M0 + h1 * M1 + w[o.R + i]
         v = (w[o.y + i] - w[o.d + i] - (h0 * a0 + h1 * a1)) * w[o.seen + i]
+        w[o.one + i] = v
+        w[o.one + W + i] = F
         known = (w[o.seen + i] > 0) & (F > TINY)
         used = F if known else 1.0
         g = 1.0 / used if known else 0.0
@@ -89,24 +97,47 @@ def advance(w, o, N, P, m, diffuse):
 
 
 @compiled
-def _stage_innovation(buffer, s, row, w, o, N, P, m):
-    """y - d - H a (NaN where missing) and H P H' + R of the predicted state, into rows of the buffer."""
-    staged = buffer[s]
+def _tile_steps(T, rows):
+    """How many steps make a tile of so many rows of lanes a step; whole squares, or all of a short series."""
+    return min(T, max(2 * SIDE, min(MOST_STEPS, TILE // rows // SIDE * SIDE)))
+
+
+@compiled
+def _load_tile(tile, data, b0, n, t0, count):
+    """Observations of `count` steps from t0 on into rows of lanes, step after step."""
+    _, T, P = data.y.shape
+    into_lanes(tile, data.y.reshape(-1), (b0 * T + t0) * P, T * P, n, count * P)
+
+
+@compiled
+def _take_from(tile, at, w, o, P):
+    """As `lanes.load_y`, from rows of a tile."""
+    for p in range(P):
+        source, y, seen = view(tile, at + p * W), view(w, o.y + p * W), view(w, o.seen + p * W)
+        for i in range(W):
+            missing = math.isnan(source[i])
+            y[i] = 0.0 if missing else source[i]
+            seen[i] = 0.0 if missing else 1.0
+
+
+@compiled
+def _innovations(w, o, N, P, m, tile, v, spread):
+    """y - d - H a (NaN where missing) and H P H' + R of the predicted state, into rows of the tile; for P > 1."""
     for p in range(P):
         h = o.H + p * m * W
-        v, d, y, seen = view(staged, row + p * W), view(w, o.d + p * W), view(w, o.y + p * W), view(w, o.seen + p * W)
+        out, d, y, seen = view(tile, v + p * W), view(w, o.d + p * W), view(w, o.y + p * W), view(w, o.seen + p * W)
         for i in range(W):
-            v[i] = d[i]
+            out[i] = d[i]
         for k in range(N):
             hk, ak = view(w, h + k * W), view(w, o.a + k * W)
             for i in range(W):
-                v[i] += hk[i] * ak[i]
+                out[i] += hk[i] * ak[i]
         for i in range(W):
-            v[i] = y[i] - v[i] if seen[i] > 0 else np.nan
+            out[i] = y[i] - out[i] if seen[i] > 0 else np.nan
         for q in range(p + 1):
-            at = row + (P + p * P + q) * W
-            out = view(staged, at)
-            lanes.copy(staged, at, w, o.R + (p * P + q) * W, 1)
+            at = spread + (p * P + q) * W
+            out = view(tile, at)
+            lanes.copy(tile, at, w, o.R + (p * P + q) * W, 1)
             for k in range(N):
                 hk = view(w, h + k * W)
                 for j in range(N):
@@ -114,103 +145,133 @@ def _stage_innovation(buffer, s, row, w, o, N, P, m):
                     for i in range(W):
                         out[i] += hk[i] * c[i] * z[i]
             if q < p:
-                lanes.copy(staged, row + (P + q * P + p) * W, staged, at, 1)
+                lanes.copy(tile, spread + (q * P + p) * W, tile, at, 1)
 
 
 @compiled
-def _flush(target, buffer, row, rows, b0, n, t0, count):
-    """Steps of the buffer into a (B, T, rows) array."""
-    T, width = target.shape[1], buffer.shape[1]
-    flat, staged = target.reshape(-1), buffer.reshape(-1)
-    for i in range(n):
-        for r in range(rows):
-            to = view(flat, ((b0 + i) * T + t0) * rows + r)
-            source = view(staged, (row + r) * W + i)
-            for s in range(count):
-                to[s * rows] = source[s * width]
+def _innovation(w, o, tile, v, spread):
+    """The same for P = 1, after the observation was taken in: what the gain was made of."""
+    known, seen, out = view(w, o.one), view(w, o.seen), view(tile, v)
+    for i in range(W):
+        out[i] = known[i] if seen[i] > 0 else np.nan
+    lanes.copy(tile, spread, w, o.one + W, 1)
 
 
 @njit(cache=True, parallel=True, error_model="numpy")
 def log_likelihood(data, N, m, out):
     """out (B,): the sum over time; nothing is stored."""
     B, T, P = data.y.shape
+    varying, restarts = lanes.varies(data), data.reset.shape[0] > 0
     for block in prange((B + W - 1) // W):
         b0 = np.int64(block) * W
         n = min(W, B - b0)
         o = lanes.layout(N, P, m)
         w = np.empty(o.end + W)
+        tile_steps = _tile_steps(T, P)
+        tile = np.empty(tile_steps * P * W)
         total = o.end
         lanes.fill(w, total, 1, 0.0)
         lanes.load_matrices(w, o, data, N, P, m, b0, n, -1)
         diffuse = True
         for t in range(T):
-            lanes.load_start(w, o, data, N, b0, n, t)
-            if t > 0:
+            s = t % tile_steps
+            if s == 0:
+                _load_tile(tile, data, b0, n, t, min(tile_steps, T - t))
+            if t == 0 or restarts:
+                lanes.load_start(w, o, data, N, b0, n, t)
+            if varying:
                 lanes.load_matrices(w, o, data, N, P, m, b0, n, t)
-            lanes.load_y(w, o, data, P, b0, n, t)
-            if diffuse or data.reset.shape[0] > 0:
+            _take_from(tile, s * P * W, w, o, P)
+            if diffuse or restarts:
                 diffuse = lanes.any_diffuse(w, o)
             advance(w, o, N, P, m, diffuse)
+            lanes_sum, log_p = view(w, total), view(w, o.log_p)
             for i in range(W):
-                w[total + i] += w[o.log_p + i]
+                lanes_sum[i] += log_p[i]
         for i in range(n):
             out[b0 + i] = w[total + i]
 
 
 @njit(cache=True, parallel=True, error_model="numpy")
 def run(data, N, m, steps, pm, pc, fm, fc, last_mean, last_covariance, last_diffuse, innovation, spread, diffuse_flags):
-    """Every moment of `naive.Moments`, matrices flattened, steps (B, T, 1).
+    """The moments of `naive.Moments`, matrices flattened, steps (B, T, 1); flags come as False; empty: not wanted.
 
-    Steps are written STAGED at a time: step by step, a block would touch a page of each array for each of its lanes.
+    A tile of steps at a time: step by step, a block would touch a page of each array for each of its lanes.
     """
     B, T, P = data.y.shape
+    NN, PP = N * N, P * P
+    varying, restarts = lanes.varies(data), data.reset.shape[0] > 0
+    predicted, filtered, innovations, scores = pm.size > 0, fm.size > 0, innovation.size > 0, steps.size > 0
     for block in prange((B + W - 1) // W):
         b0 = np.int64(block) * W
         n = min(W, B - b0)
         o = lanes.layout(N, P, m)
         w = np.empty(o.end)
-        NN = N * N
-        staged = STAGED if N <= 4 else STAGED // 4
-        buffer = np.empty((staged, (1 + 2 * N + 2 * NN + P + P * P) * W))
-        r_pm, r_pc, r_fm = 1, 1 + N, 1 + N + NN
-        r_fc, r_v = r_fm + N, r_fm + N + NN
+        rows = P + (1 if scores else 0) + ((P + PP) if innovations else 0)
+        rows += ((N + NN) if predicted else 0) + ((N + NN) if filtered else 0)
+        most = _tile_steps(T, rows)
+        tile, scratch = np.empty(rows * most * W), np.empty(SIDE * most * max(NN, PP))
+        y_ = 0  # where each quantity starts in the tile
+        steps_ = y_ + P * most * W
+        pm_ = steps_ + most * W if scores else steps_
+        pc_ = pm_ + N * most * W
+        fm_ = pc_ + NN * most * W if predicted else pm_
+        fc_ = fm_ + N * most * W
+        v_ = fc_ + NN * most * W if filtered else fm_
+        spread_ = v_ + P * most * W
         lanes.load_matrices(w, o, data, N, P, m, b0, n, -1)
         diffuse = True
-        for t in range(T):
-            s = t % staged
-            lanes.load_start(w, o, data, N, b0, n, t)
-            if t > 0:
-                lanes.load_matrices(w, o, data, N, P, m, b0, n, t)
-            lanes.load_y(w, o, data, P, b0, n, t)
-            if diffuse or data.reset.shape[0] > 0:
-                diffuse = lanes.any_diffuse(w, o)
-            lanes.copy(buffer[s], r_pm * W, w, o.a, N)
-            lanes.copy(buffer[s], r_pc * W, w, o.P, NN)
-            _stage_innovation(buffer, s, r_v * W, w, o, N, P, m)
-            for i in range(n):
-                diffuse_flags[b0 + i, t] = diffuse and w[o.rank + i] > 0
-            if P == 1 and N <= 2 and not diffuse:
-                advance(w, o, N, P, m, diffuse)
-                lanes.copy(buffer[s], r_fm * W, w, o.S1, N)
-                lanes.copy(buffer[s], r_fc * W, w, o.T1, NN)
-            else:
-                lanes.take_in(w, o, N, P, m, diffuse)
-                lanes.copy(buffer[s], r_fm * W, w, o.a, N)
-                lanes.copy(buffer[s], r_fc * W, w, o.P, NN)
-                lanes.predict(w, o, N, diffuse)
-            lanes.copy(buffer[s], 0, w, o.log_p, 1)
-            if s == staged - 1 or t == T - 1:
-                t0 = t - s
-                _flush(steps, buffer, 0, 1, b0, n, t0, s + 1)
-                _flush(pm, buffer, r_pm, N, b0, n, t0, s + 1)
-                _flush(pc, buffer, r_pc, NN, b0, n, t0, s + 1)
-                _flush(fm, buffer, r_fm, N, b0, n, t0, s + 1)
-                _flush(fc, buffer, r_fc, NN, b0, n, t0, s + 1)
-                _flush(innovation, buffer, r_v, P, b0, n, t0, s + 1)
-                _flush(spread, buffer, r_v + P, P * P, b0, n, t0, s + 1)
+        for t0 in range(0, T, most):
+            count = min(most, T - t0)
+            _load_tile(tile, data, b0, n, t0, count)
+            for s in range(count):
+                t = t0 + s
+                if t == 0 or restarts:
+                    lanes.load_start(w, o, data, N, b0, n, t)
+                if varying:
+                    lanes.load_matrices(w, o, data, N, P, m, b0, n, t)
+                _take_from(tile, y_ + s * P * W, w, o, P)
+                if diffuse or restarts:
+                    diffuse = lanes.any_diffuse(w, o)
+                if diffuse:
+                    for i in range(n):
+                        diffuse_flags[b0 + i, t] = w[o.rank + i] > 0
+                if predicted:
+                    lanes.copy(tile, pm_ + s * N * W, w, o.a, N)
+                    lanes.copy(tile, pc_ + s * NN * W, w, o.P, NN)
+                if innovations and P > 1:
+                    _innovations(w, o, N, P, m, tile, v_ + s * P * W, spread_ + s * PP * W)
+                if P == 1 and N <= 2 and not diffuse:
+                    advance(w, o, N, P, m, diffuse)
+                    if filtered:
+                        lanes.copy(tile, fm_ + s * N * W, w, o.S1, N)
+                        lanes.copy(tile, fc_ + s * NN * W, w, o.T1, NN)
+                else:
+                    lanes.take_in(w, o, N, P, m, diffuse)
+                    if filtered:
+                        lanes.copy(tile, fm_ + s * N * W, w, o.a, N)
+                        lanes.copy(tile, fc_ + s * NN * W, w, o.P, NN)
+                    lanes.predict(w, o, N, diffuse)
+                if innovations and P == 1:
+                    _innovation(w, o, tile, v_ + s * W, spread_ + s * W)
+                if scores:
+                    lanes.copy(tile, steps_ + s * W, w, o.log_p, 1)
+            at = b0 * T + t0
+            if scores:
+                out_of_lanes(steps.reshape(-1), at, T, tile, steps_, n, count, scratch)
+            if predicted:
+                out_of_lanes(pm.reshape(-1), at * N, T * N, tile, pm_, n, count * N, scratch)
+                out_of_lanes(pc.reshape(-1), at * NN, T * NN, tile, pc_, n, count * NN, scratch)
+            if filtered:
+                out_of_lanes(fm.reshape(-1), at * N, T * N, tile, fm_, n, count * N, scratch)
+                out_of_lanes(fc.reshape(-1), at * NN, T * NN, tile, fc_, n, count * NN, scratch)
+            if innovations:
+                out_of_lanes(innovation.reshape(-1), at * P, T * P, tile, v_, n, count * P, scratch)
+                out_of_lanes(spread.reshape(-1), at * PP, T * PP, tile, spread_, n, count * PP, scratch)
         for i in range(n):
             for r in range(N):
                 last_mean[b0 + i, r] = w[o.a + r * W + i]
             for r in range(NN):
                 last_covariance[b0 + i, r] = w[o.P + r * W + i]
                 last_diffuse[b0 + i, r] = w[o.Pi + r * W + i] if w[o.rank + i] > 0 else 0.0
+        settle()

@@ -190,6 +190,7 @@ def _to_previous(w, o, e, x, data, N, b0, n, t, diffuse):
 @compiled
 def _block(data, N, m, block, mean, covariance, steps):
     B, T, P = data.y.shape
+    observed, varying, restarts = data.y, lanes.varies(data), data.reset.shape[0] > 0
     b0 = block * W
     n = min(W, B - b0)
     o, x, record = lanes.layout(N, P, m), _layout(N, P, m), layout(N, P, m)
@@ -199,26 +200,30 @@ def _block(data, N, m, block, mean, covariance, steps):
     starts, history = np.empty((chunks, rows)), np.empty((CHUNK, rows))
     lanes.load_matrices(w, o, data, N, P, m, b0, n, -1)
     for t in range((chunks - 1) * CHUNK + 1):
-        lanes.load_start(w, o, data, N, b0, n, t)
+        if t == 0 or restarts:
+            lanes.load_start(w, o, data, N, b0, n, t)
         if t % CHUNK == 0:
             lanes.copy(starts[t // CHUNK], 0, w, 0, rows // W)
-        lanes.load_matrices(w, o, data, N, P, m, b0, n, t)
-        lanes.load_y(w, o, data, P, b0, n, t)
+        if varying:
+            lanes.load_matrices(w, o, data, N, P, m, b0, n, t)
+        lanes.load_y(w, o, observed, P, b0, n, t)
         advance(w, o, N, P, m, lanes.any_diffuse(w, o))
     for chunk in range(chunks - 1, -1, -1):
         t0, t1 = chunk * CHUNK, min(T, (chunk + 1) * CHUNK)
         lanes.copy(w, 0, starts[chunk], 0, rows // W)
         for t in range(t0, t1):
-            if t > t0:
+            if t > t0 and restarts:
                 lanes.load_start(w, o, data, N, b0, n, t)
             lanes.copy(history[t - t0], 0, w, 0, rows // W)
-            lanes.load_matrices(w, o, data, N, P, m, b0, n, t)
-            lanes.load_y(w, o, data, P, b0, n, t)
+            if varying:
+                lanes.load_matrices(w, o, data, N, P, m, b0, n, t)
+            lanes.load_y(w, o, observed, P, b0, n, t)
             advance(w, o, N, P, m, lanes.any_diffuse(w, o))
         for t in range(t1 - 1, t0 - 1, -1):
             lanes.copy(w, 0, history[t - t0], 0, rows // W)
-            lanes.load_matrices(w, o, data, N, P, m, b0, n, t)
-            lanes.load_y(w, o, data, P, b0, n, t)
+            if varying:
+                lanes.load_matrices(w, o, data, N, P, m, b0, n, t)
+            lanes.load_y(w, o, observed, P, b0, n, t)
             diffuse = lanes.any_diffuse(w, o)
             if t < T - 1:  # F of this step leads to t + 1
                 _to_previous(w, o, e, x, data, N, b0, n, t + 1, diffuse)

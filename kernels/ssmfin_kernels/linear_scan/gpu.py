@@ -45,7 +45,7 @@ _TILES = {
 }
 _MANY = 160  # sequences x channel blocks from which a plain chain of tiles is hidden behind the others
 _GROUP = 16
-# Rows that are not whole words of 16 bytes are read one number at a time, each with an address and a predicate of its own.
+# Rows that are not whole words of 16 bytes are read number by number, each with an address and a predicate of its own.
 # More steps than these exhaust the registers: with 20, ptxas (12.8) gave up, and its code lost resets and masks
 _UNALIGNED_STEPS = {False: 8, True: 6}  # by backward
 _PROGRAMS = 4  # a multiprocessor: as many as find room take tiles, the others find none left

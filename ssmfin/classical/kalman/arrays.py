@@ -59,7 +59,7 @@ def as_data(spec: Specification, y: Any, x: Any, device: str | torch.device = "c
     elif x is not None:
         raise InputError(f"x is given, {spec.kind} has no regressors; leave it out, or take dynamic_regression.")
     broken: dict[int, int] = {}
-    wild = [v for v in (given, regressors) if v is not None and bool(torch.isinf(v).any())]
+    wild = [v for v in (given, regressors) if v is not None and _any_infinite(v)]
     if wild:
         infinite = torch.stack([torch.isinf(v).any(2) for v in wild]).any(0)
         for b in torch.nonzero(infinite.any(1))[:, 0].tolist():
@@ -157,6 +157,11 @@ def _tensor(name: str, value: Any, device: str | torch.device) -> Tensor:
     except (TypeError, ValueError) as error:
         raise InputError(f"{name} is no array of numbers ({error}); give floats, NaN where missing.") from None
     return torch.from_numpy(array if array.flags.writeable else array.copy()).to(device)  # never written to
+
+
+def _any_infinite(values: Tensor) -> bool:
+    # numpy's test writes flags only, torch's the absolute values first
+    return bool(np.isinf(values.numpy()).any() if values.device.type == "cpu" else torch.isinf(values).any())
 
 
 def _regressors(x: Tensor, B: int, T: int, J: int, kind: str) -> Tensor:

@@ -17,7 +17,10 @@ from ssmfin.classical.kalman.model import parameter_scale, state_scale
 from ssmfin.classical.smoothed import Smoothed
 from ssmfin.errors import InputError
 from ssmfin_kernels import StateSpace, kalman_filter, kalman_smoother
-from ssmfin_kernels.kalman_scan import KalmanFiltered
+from ssmfin_kernels.kalman_scan import OUTPUTS, KalmanFiltered
+from ssmfin_kernels.kalman_scan.memory import empty
+
+SMALL = 2**14  # observations: below, a second run takes longer than to keep everything
 
 
 @dataclass(frozen=True)
@@ -97,7 +100,8 @@ class Filtered:
     """What is known of B series at every t from data up to t; in the user's units, numpy, computed when asked for.
 
     predicted: before y_t is seen. filtered: after. NaN while the diffuse start leaves a direction of the state
-    unknown, and in series without parameters. N states, P components.
+    unknown, and in series without parameters. N states, P components. Moments that the filter did not keep come from
+    a second run of it over the same data, to the same bits: that takes less time than to write what few ask for.
     """
 
     def __init__(
@@ -143,59 +147,63 @@ class Filtered:
     @cached_property
     def predicted_state(self) -> np.ndarray:
         """(B, T, N), E(alpha_t | y_1 .. y_{t-1})."""
-        return self._states(self._moments.predicted_mean, self.diffuse)
+        return self._states(self._predicted.predicted_mean, self.diffuse)
 
     @cached_property
     def predicted_covariance(self) -> np.ndarray:
         """(B, T, N, N)."""
-        return self._states(self._moments.predicted_covariance, self.diffuse)
+        return self._states(self._predicted.predicted_covariance, self.diffuse)
 
     @cached_property
     def filtered_state(self) -> np.ndarray:
         """(B, T, N), E(alpha_t | y_1 .. y_t)."""
-        return self._states(self._moments.filtered_mean, self._still_diffuse)
+        return self._states(self._moments.filtered_mean, self._still_diffuse, within=True)
 
     @cached_property
     def filtered_covariance(self) -> np.ndarray:
         """(B, T, N, N)."""
-        return self._states(self._moments.filtered_covariance, self._still_diffuse)
+        return self._states(self._moments.filtered_covariance, self._still_diffuse, within=True)
 
     @cached_property
     def predicted_mean(self) -> np.ndarray:
         """(B, T, P), of y_t given the past; also where y_t is missing."""
         H, d = self._observation
-        mean = (H * self._moments.predicted_mean[:, :, None, :]).sum(3) + d
-        return self._observed(mean, 1)
+        state = self._predicted.predicted_mean[:, :, None]
+        mean = torch.mul(H[..., 0], state[..., 0], out=empty(*self._y.shape))
+        for j in range(1, H.shape[3]):
+            mean += H[..., j] * state[..., j]
+        return self._observed(mean + d if self._model.observation_intercept is not None else mean, 1)
 
     @cached_property
     def predicted_variance(self) -> np.ndarray:
         """(B, T, P), of that prediction."""
-        return self._observed(self._moments.innovation_covariance.diagonal(dim1=2, dim2=3), 2)
+        return self._observed(self._innovations.innovation_covariance.diagonal(dim1=2, dim2=3), 2)
 
     @cached_property
     def innovation_covariance(self) -> np.ndarray:
         """(B, T, P, P)."""
         scale = self._scaled.y_scale
         square = (scale[:, :, None] * scale[:, None, :])[:, None]
-        return self._masked(self._moments.innovation_covariance * square, self.diffuse)
+        return self._masked(_times(self._innovations.innovation_covariance, square), self.diffuse)
 
     @cached_property
     def innovation(self) -> np.ndarray:
         """(B, T, P), y_t less its prediction; NaN where missing."""
-        return self._observed(self._moments.innovation, 1)
+        return self._observed(self._innovations.innovation, 1)
 
     @cached_property
     def standardised_innovation(self) -> np.ndarray:
         """(B, T, P), innovation over its standard deviation, by component; N(0, 1) if the model is right."""
-        result: np.ndarray = self.innovation / np.sqrt(self.predicted_variance)
+        deviation = np.sqrt(self.predicted_variance)
+        result: np.ndarray = np.divide(self.innovation, deviation, out=deviation)
         return result
 
     @cached_property
     def gain(self) -> np.ndarray:
         """(B, T, N, P), P_t H' F_t^-1: what one unit of innovation moves the filtered state by."""
         H, _ = self._observation
-        cross = self._moments.predicted_covariance @ H.mT  # (B, T, N, P)
-        spread = self._moments.innovation_covariance
+        cross = self._predicted.predicted_covariance @ H.mT  # (B, T, N, P)
+        spread = self._innovations.innovation_covariance
         if spread.shape[-1] == 1:
             gain = cross / spread
         else:
@@ -207,16 +215,21 @@ class Filtered:
     @cached_property
     def log_score(self) -> np.ndarray:
         """(B, T), log p(y_t | y_1 .. y_{t-1}) nats; NaN where all of y_t is missing, or while diffuse."""
-        seen = ~torch.isnan(self._y)
-        scores = self._moments.log_likelihood_steps - (seen * self._scaled.y_scale.log()[:, None]).sum(2)
-        scores = torch.where(seen.any(2), scores, torch.nan)
+        missing = torch.isnan(self._y)
+        scores = self._moments.log_likelihood_steps
+        if bool((self._scaled.y_scale != 1).any()):
+            scores = scores - (~missing * self._scaled.y_scale.log()[:, None]).sum(2)
+        if bool(missing.any()):
+            scores = torch.where(missing.all(2), torch.nan, scores)
         return self._masked(scores, self.diffuse)
 
     @cached_property
     def log_likelihood(self) -> np.ndarray:
         """(B,), of these steps given those before; diffuse at a start. NaN without parameters."""
-        seen = (~torch.isnan(self._y)).sum(1)
-        total = self._moments.log_likelihood - (seen * self._scaled.y_scale.log()).sum(1)
+        total = self._moments.log_likelihood
+        if bool((self._scaled.y_scale != 1).any()):
+            seen = (~torch.isnan(self._y)).sum(1)
+            total = total - (seen * self._scaled.y_scale.log()).sum(1)
         if self._first:
             start = self._model.initial_diffuse
             if start is not None:
@@ -235,6 +248,20 @@ class Filtered:
         return Carry(*(torch.where(keep.reshape(-1, *[1] * (p.ndim - 1)), p, torch.nan).numpy() for p in parts))
 
     @cached_property
+    def _predicted(self) -> KalmanFiltered:
+        return self._with("predicted_mean")
+
+    @cached_property
+    def _innovations(self) -> KalmanFiltered:
+        return self._with("innovation")
+
+    def _with(self, name: str) -> KalmanFiltered:
+        """The moments that `filter_series` kept if this is among them, else those of a second run."""
+        if getattr(self._moments, name) is not None:
+            return self._moments
+        return kalman_filter(self._y, self._model, outputs=(name.removesuffix("_mean"),))
+
+    @cached_property
     def _observation(self) -> tuple[Tensor, Tensor]:
         H, d = self._model.observation, self._model.observation_intercept
         H = H[None, None] if H.ndim == 2 else H
@@ -245,21 +272,24 @@ class Filtered:
         known: np.ndarray = ~self.diffuse & self.fit.usable[:, None]
         return known
 
-    def _states(self, values: Tensor, unknown: np.ndarray) -> np.ndarray:
+    def _states(self, values: Tensor, unknown: np.ndarray, *, within: bool = False) -> np.ndarray:
         unit = self._scaled.state
         if values.ndim == 4:
             unit = unit[:, :, None] * unit[:, None, :]
-        return self._masked(_times(values, unit[:, None]), unknown)
+        return self._masked(_times(values, unit[:, None], within), unknown)
 
     def _observed(self, values: Tensor, power: int) -> np.ndarray:
         return self._masked(_times(values, self._scaled.y_scale[:, None] ** power), self.diffuse)
 
     def _masked(self, values: Tensor, unknown: np.ndarray) -> np.ndarray:
-        """NaN where unknown; `values` are fresh and may be written to."""
+        """NaN where unknown, written to `values`: whoever else reads them wants the same NaN."""
         array: np.ndarray = values.numpy()
-        lost = unknown | ~self.fit.usable[:, None]
-        if lost.any():
-            array[lost] = np.nan
+        steps = np.flatnonzero(unknown.any(0))
+        if len(steps):  # most often the first few
+            some = slice(int(steps[0]), int(steps[-1]) + 1)
+            array[:, some][unknown[:, some]] = np.nan
+        if not self.fit.usable.all():
+            array[~self.fit.usable] = np.nan
         return array
 
 
@@ -286,8 +316,10 @@ def filter_series(fit: KalmanFit, y: Any, x: Any = None, *, carry: Carry | None 
     scaled = Scaled.of(fit)
     data = scaled_data(fit, scaled, y, x)
     model = scaled.with_carry(fit.specification.state_space(scaled.natural, data.y.shape[1], data.x), carry)
-    moments = kalman_filter(data.y, model)
-    return Filtered(fit, scaled, model, moments, data.y, carry is None)
+    y_kept = _own(data.y, y)
+    kept = OUTPUTS if y_kept.numel() <= SMALL else ("filtered", "log_likelihood")
+    moments = kalman_filter(y_kept, model, outputs=kept)
+    return Filtered(fit, scaled, model, moments, y_kept, carry is None)
 
 
 def smooth(fit: KalmanFit, y: Any, x: Any = None) -> Smoothed:
@@ -332,22 +364,43 @@ def scaled_data(fit: KalmanFit, scaled: Scaled, y: Any, x: Any) -> arrays.Data:
     return arrays.Data(y_scaled, None if data.x is None else data.x / scaled.x_scale[:, None], {})
 
 
-def _times(values: Tensor, unit: Tensor) -> Tensor:
-    """A fresh product, in numpy's memory: its pages are large, and touching small ones first costs more than this."""
-    out = torch.from_numpy(np.empty(values.shape))
-    return torch.mul(values, unit, out=out)
+def _own(values: Tensor, given: Any) -> Tensor:
+    """`values`, copied if they lie in the user's memory: what is asked for later must not see what he writes there."""
+    if isinstance(given, Tensor):
+        fresh = values.untyped_storage().data_ptr() != given.untyped_storage().data_ptr()
+    else:
+        fresh = isinstance(given, np.ndarray) and not np.may_share_memory(values.numpy(), given)
+    return values if fresh else empty(*values.shape).copy_(values)
+
+
+def _times(values: Tensor, unit: Tensor, within: bool = False) -> Tensor:
+    """values * unit: `values` themselves if nothing changes, in their memory if `within`, else in fresh memory."""
+    if bool((unit == 1).all()):
+        return values
+    return torch.mul(values, unit, out=values if within else empty(*values.shape))
 
 
 def combine(output: Any, mean: np.ndarray, covariance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """w'alpha + offset and w'Pw, (B, T) each; summed in order over the states that count."""
     weights = np.atleast_2d(output.weights.numpy())  # (1 or B, N)
     used = np.flatnonzero((weights != 0).any(0))
-    total = np.zeros(mean.shape[:2])
-    spread = np.zeros(mean.shape[:2])
-    for j in used:
-        total += weights[:, j, None] * mean[:, :, j]
-        for k in used:
-            spread += (weights[:, j] * weights[:, k])[:, None] * covariance[:, :, j, k]
+    total = _sum([(weights[:, j, None], mean[:, :, j]) for j in used], mean.shape[:2])
+    spread = _sum(
+        [((weights[:, j] * weights[:, k])[:, None], covariance[:, :, j, k]) for j in used for k in used], mean.shape[:2]
+    )
     offset = output.offset
-    total += offset.numpy()[:, None] if isinstance(offset, Tensor) else offset
+    if isinstance(offset, Tensor):
+        total += offset.numpy()[:, None]
+    elif offset:
+        total += offset
     return total, spread
+
+
+def _sum(terms: list[tuple[np.ndarray, np.ndarray]], shape: tuple[int, ...]) -> np.ndarray:
+    """Weights times values, summed in order."""
+    if not terms:
+        return np.zeros(shape)
+    total: np.ndarray = np.multiply(*terms[0])
+    for weight, values in terms[1:]:
+        total += weight * values
+    return total

@@ -65,7 +65,7 @@ def forecast(fit: KalmanFit, carry: Carry, steps: int, x: Any = None) -> Forecas
     data = arrays.as_data(spec, nothing, x)
     regressors = None if data.x is None else data.x / scaled.x_scale[:, None]
     model = scaled.with_carry(spec.state_space(scaled.natural, int(steps), regressors), carry)
-    found = kalman_filter(data.y, model)
+    found = kalman_filter(data.y, model, outputs=("predicted", "innovation"))
     H = model.observation if model.observation.ndim == 4 else model.observation[None, None]
     mean = (H * found.predicted_mean[:, :, None, :]).sum(3)
     if model.observation_intercept is not None:

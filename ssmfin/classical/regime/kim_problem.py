@@ -1,4 +1,4 @@
-"""Owns the fit of switching Kalman models: data in units of their changes, exact gradients by the complex step.
+"""Owns the fit of switching Kalman models: data in units of their changes, exact gradients.
 
 Free parameters: the logits of the chain, drifts, atanh of the autoregression, and log (variance - floor): the floor of
 the noise is variance_floor, that of states 1e-8, both of the variance of the changes of y (of y, for an
@@ -18,9 +18,10 @@ from ssmfin.classical.regime.switching_kalman import first_observed
 
 if TYPE_CHECKING:
     from ssmfin.classical.regime.switching_kalman import SwitchingKalman
+    from ssmfin_kernels.hidden_markov_scan.switching import SwitchingModel
 
 _STATE_FLOOR = 1e-8
-_STEP = 1e-30  # of the complex step: no difference is taken, so nothing cancels
+_STEP = 1e-30  # of the complex step through the matrices: no difference is taken, so nothing cancels
 _SHARES = (0.5, 0.1, 0.9)  # of the state in the variance, to start from
 
 
@@ -57,10 +58,15 @@ class KimProblem(Problem):
         self._constant = -np.maximum(self.observations - spec.burn, 0) * np.log(self._scale)
 
     def value_and_gradient(self, free: np.ndarray, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        from ssmfin_kernels.hidden_markov_scan.switching import SwitchingModel, switching_gradient
+
         N, U = free.shape
-        moved = (free[:, None, :] + 1j * _STEP * np.eye(U)).reshape(N * U, U)
-        value = self._log_likelihood(moved, np.repeat(index, U)).reshape(N, U)
-        return value[:, 0].real + self._constant[index], value.imag / _STEP
+        moved = self._model((free[:, None, :] + 1j * _STEP * np.eye(U)).reshape(N * U, U))
+        parts = [part.reshape(N, U, *part.shape[1:]) for part in moved]
+        model = SwitchingModel(*(part[:, 0].real for part in parts))
+        tangents = SwitchingModel(*(np.moveaxis(part.imag, 1, -1) / _STEP for part in parts))
+        value, gradient = switching_gradient(self._y, index, model, tangents, burn=self._spec.burn)
+        return value + self._constant[index], gradient
 
     def starts(self, series: np.ndarray, count: int, follow: int) -> np.ndarray:
         K, spec = self._spec.regimes, self._spec
@@ -150,10 +156,13 @@ class KimProblem(Problem):
     def _log_likelihood(self, free: np.ndarray, index: np.ndarray) -> np.ndarray:
         from ssmfin_kernels.hidden_markov_scan.switching import switching_log_likelihood
 
+        return switching_log_likelihood(self._y, index, self._model(free), burn=self._spec.burn)
+
+    def _model(self, free: np.ndarray) -> SwitchingModel:
+        """Matrices in these units; real or complex."""
         transition, parts = self._natural(free)
         size = (parts["state_variance"] + parts["noise_variance"]).sum(1)
-        model = self._spec.model(transition, stationary(transition), parts, size)
-        return switching_log_likelihood(self._y, index, model, burn=self._spec.burn)
+        return self._spec.model(transition, stationary(transition), parts, size)
 
     def _floor(self, name: str) -> float:
         return self._spec.variance_floor if name == "noise_variance" else _STATE_FLOOR

@@ -108,6 +108,26 @@ def test_complex_step_is_the_derivative():
     np.testing.assert_allclose((value(1e-6) - value(-1e-6)) / 2e-6, exact, rtol=1e-6)
 
 
+@pytest.mark.parametrize("K, n, burn", [(2, 1, 0), (2, 2, 2), (3, 2, 1)])
+def test_gradient_is_the_complex_step(K, n, burn):
+    y, model = case(K + n, K=K, n=n)
+    rng, D, of = np.random.default_rng(0), 5, np.array([1, 0])
+    tangents = switching.SwitchingModel(*(rng.standard_normal((*part.shape, D)) for part in model))
+    value, gradient = switching.switching_gradient(y, of, model, tangents, burn=burn)
+    for u in range(D):
+        moved = (part + 1e-30j * along[..., u] for part, along in zip(model, tangents, strict=True))
+        want = switching.switching_log_likelihood(y, of, switching.SwitchingModel(*moved), burn=burn)
+        np.testing.assert_allclose(value, want.real, rtol=1e-13)
+        np.testing.assert_allclose(gradient[:, u], want.imag / 1e-30, rtol=1e-9)
+
+
+def test_tangents_of_another_shape_are_refused():
+    y, model = case(1)
+    tangents = switching.SwitchingModel(*(np.zeros((*part.shape, 3)) for part in model))
+    with pytest.raises(ValueError, match=r"tangents\.R has shape .* expected"):
+        switching.switching_gradient(y, np.arange(2), model, tangents._replace(R=np.zeros((2, 2))))
+
+
 @pytest.mark.parametrize("cut", [0, 1, 9, 25])
 def test_run_in_two_parts_equals_one(cut):
     y, model = case(3)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ssmfin_kernels.kalman_scan import (
+    OUTPUTS,
     StateSpace,
     cpu,
     kalman_filter,
@@ -267,6 +268,37 @@ def test_cpu_equals_naive_on_long_series(T):
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9, equal_nan=True)
 
 
+@pytest.mark.parametrize(
+    "N, P, T, B", [(1, 1, 257, 33), (1, 1, 515, 41), (2, 1, 139, 7), (2, 1, 256, 32), (3, 2, 69, 1)]
+)
+def test_every_step_of_every_tile_and_lane_reaches_memory(N, P, T, B):
+    """Tiles that end within the series, lines of memory that straddle series, blocks of few lanes."""
+    problem = prepare(random_y(T, B, T, P), random_model(N, B, T, N, P, diffuse=1), None)
+    for name, a, b in zip(Moments_fields, cpu.kalman_filter(problem), naive.kalman_filter(problem), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-8, equal_nan=True, msg=lambda m, n=name: n + m)
+
+
+@pytest.mark.parametrize("backend", ["naive", "cpu"])
+@pytest.mark.parametrize("outputs", [(), ("filtered", "log_likelihood"), {"innovation", "predicted"}])
+@pytest.mark.parametrize("N, P", [(1, 1), (2, 1), (2, 2)])
+def test_what_is_not_asked_for_changes_no_bit_of_the_rest(outputs, N, P, backend):
+    model, y = random_model(N, 35, 70, N, P, diffuse=1), random_y(P, 35, 70, P)
+    whole, part = kalman_filter(y, model, backend=backend), kalman_filter(y, model, outputs=outputs, backend=backend)
+    for name, want, got in zip(whole._fields, whole, part, strict=True):
+        group = "log_likelihood" if name.startswith("log") else name.split("_")[0]
+        if group in OUTPUTS and group not in outputs:
+            assert got is None
+        else:
+            torch.testing.assert_close(got, want, rtol=0, atol=0, equal_nan=True, msg=name)
+
+
+def test_gradients_do_not_depend_on_what_is_asked_for():
+    model, y = random_model(3, 3, 20, 2, 1, diffuse=1), random_y(3, 3, 20, 1).requires_grad_()
+    whole, part = kalman_filter(y, model), kalman_filter(y, model, outputs=["innovation"])
+    grads = [torch.autograd.grad(x.innovation.nansum(), y)[0] for x in (whole, part)]
+    assert torch.equal(*grads)
+
+
 @pytest.mark.parametrize("T", [1, 2, 3, 63, 64, 65, 127])
 @pytest.mark.parametrize("N, P, diffuse", CASES)
 def test_parallel_in_time_equals_sequential(T, N, P, diffuse):
@@ -394,9 +426,13 @@ def test_operators_are_registered_well():
     model, y = random_model(1, 2, 4, 2, 1, diffuse=1), random_y(1, 2, 4, 1)
     problem = prepare(y, model, None)
     inputs = [x.detach().clone().requires_grad_() for x in problem[:-1]]
-    for op in (cpu._filter, cpu._log_likelihood):
+    for op, rest in (
+        (cpu._filter, [[True] * 4]),
+        (cpu._filter, [[False, True, False, True]]),
+        (cpu._log_likelihood, []),
+    ):
         torch.library.opcheck(
-            op, (*inputs, None), test_utils=("test_schema", "test_autograd_registration", "test_faketensor")
+            op, (*inputs, None, *rest), test_utils=("test_schema", "test_autograd_registration", "test_faketensor")
         )
 
 
@@ -450,5 +486,8 @@ def test_other_mistakes_are_named():
         kalman_smoother(torch.zeros(3, 5, 1), model, backend="parallel")
     with pytest.raises(ValueError, match="cannot start anew"):
         kalman_filter(torch.zeros(3, 5, 1), model, backend="parallel", reset=torch.zeros(3, 5, dtype=torch.bool))
+    for outputs in ("filtered", ["smoothed"]):
+        with pytest.raises(ValueError, match=r"outputs is .* expected a collection of names"):
+            kalman_filter(torch.zeros(3, 5, 1), model, outputs=outputs)
     with pytest.raises(ValueError, match="backend is 'fast', expected"):
         kalman_filter(torch.zeros(3, 5, 1), model, backend="fast")

@@ -7,7 +7,17 @@ import pytest
 import torch
 from kalman_support.oracles import SPECIFICATIONS, random_case
 
-from ssmfin.classical.kalman import Carry, KalmanFit, Updater, filter_series, fit, forecast, smooth, specification
+from ssmfin.classical.kalman import (
+    Carry,
+    KalmanFit,
+    Updater,
+    filter_series,
+    filtering,
+    fit,
+    forecast,
+    smooth,
+    specification,
+)
 from ssmfin.classical.smoothed import Smoothed
 from ssmfin.errors import InputError
 
@@ -77,6 +87,33 @@ def test_a_series_owes_no_bit_to_its_companions(case):
     alone = filter_series(known.select([3]), y[3:4], None if x is None else x[3:4])
     for name in FIELDS:
         np.testing.assert_array_equal(getattr(alone, name)[0], getattr(whole, name)[3], err_msg=name)
+
+
+@pytest.mark.parametrize("fields", [FIELDS, FIELDS[::-1]])
+@pytest.mark.parametrize("given", [np.copy, lambda y: torch.from_numpy(y.copy())])
+def test_what_is_computed_on_demand_has_the_same_bits_whatever_becomes_of_the_data(case, fields, given, monkeypatch):
+    known, y, x = case
+    kept = filter_series(known, y, x)
+    monkeypatch.setattr(filtering, "SMALL", 0)
+    y_given, x_given = given(y), None if x is None else given(x)
+    demanded = filter_series(known, y_given, x_given)
+    y_given[:] = 0.0
+    if x_given is not None:
+        x_given[:] = 0.0
+    for name in fields:
+        np.testing.assert_array_equal(getattr(demanded, name), getattr(kept, name), err_msg=name)
+    np.testing.assert_array_equal(demanded.log_likelihood, kept.log_likelihood)
+    for part in ("mean", "covariance", "diffuse"):
+        np.testing.assert_array_equal(getattr(demanded.carry, part), getattr(kept.carry, part))
+
+
+def test_units_of_arithmetic_change_no_result():
+    y = np.cumsum(np.random.default_rng(0).standard_normal((3, 60)), 1)
+    spec = specification("local_linear_trend")
+    ones, other = (KalmanFit.at(spec, [[1.0, 0.1, 0.01]] * 3, y_scale=scale) for scale in (1.0, 8.0))
+    for name in FIELDS:
+        one, two = (getattr(filter_series(fit, y), name) for fit in (ones, other))
+        np.testing.assert_allclose(one, two, rtol=1e-12, err_msg=name)
 
 
 def test_a_diffuse_start_is_unknown_until_it_is_seen():
