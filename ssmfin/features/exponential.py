@@ -17,9 +17,12 @@ class ExponentialAverages(PanelTransformer):
 
         ewma_c(t) = sum_{i >= 0} a^i x_{t-i} / sum_{i >= 0} a^i,    a = c / (1 + c),   or its log
 
+    or of x^2. Squared returns from close to close hold the night, which a realized variance of the session does not.
+
     Args:
         column: the column to average, on its original scale.
         centres_of_mass: c, the average age in rows of what is averaged.
+        squared: average squares of the column.
         scale: "log" gives the log, NaN where the average is not positive.
 
     Missing values are skipped; NaN before the first observed one.
@@ -39,17 +42,22 @@ class ExponentialAverages(PanelTransformer):
         column: str,
         *,
         centres_of_mass: Sequence[float] = (1, 5, 25, 125),
+        squared: bool = False,
         scale: Literal["log", "none"] = "none",
     ) -> None:
         self.column = column
         self.centres_of_mass = centres_of_mass
+        self.squared = squared
         self.scale = scale
 
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
-        return np.array([f"ewma_{centre:g}" for centre in self.centres_of_mass], dtype=object)
+        name = "ewma_squared" if self.squared else "ewma"
+        return np.array([f"{name}_{centre:g}" for centre in self.centres_of_mass], dtype=object)
 
     def _columns(self, panel: Panel, starts: np.ndarray) -> np.ndarray:
         values = panel_column(panel, self.column)
+        if self.squared:
+            values = np.square(values)
         out = np.column_stack([trailing_exponential(values, starts, centre) for centre in self.centres_of_mass])
         if self.scale == "log":
             out = log_or_nan(out)

@@ -48,12 +48,17 @@ class Leverage(PanelTransformer):
 
     def _columns(self, panel: Panel, starts: np.ndarray) -> np.ndarray:
         returns = panel_column(panel, self.column)
-        fallen: np.ndarray = np.minimum(trailing_means(returns, starts, self.windows), 0.0)
-        if self.variance is None:
-            return fallen
-        values = panel_column(panel, self.variance)
-        level = trailing_means(values, starts, self.windows)
-        out = np.full_like(fallen, np.nan)
-        # w m / sqrt(w v) with means m and v
-        np.divide(fallen * np.sqrt(self.windows), np.sqrt(level, where=level > 0, out=level), out=out, where=level > 0)
-        return out
+        variance = None if self.variance is None else panel_column(panel, self.variance)
+        return fallen(returns, variance, starts, self.windows)
+
+
+def fallen(returns: np.ndarray, variance: np.ndarray | None, starts: np.ndarray, windows: Sequence[int]) -> np.ndarray:
+    """(R, W) negative part of mean returns over the last w rows, plain or standardised by variances there."""
+    mean: np.ndarray = np.minimum(trailing_means(returns, starts, windows), 0.0)
+    if variance is None:
+        return mean
+    level = trailing_means(variance, starts, windows)
+    out = np.full_like(mean, np.nan)
+    # w m / sqrt(w v) with means m and v
+    np.divide(mean * np.sqrt(windows), np.sqrt(level, where=level > 0, out=level), out=out, where=level > 0)
+    return out

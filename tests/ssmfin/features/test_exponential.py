@@ -40,3 +40,10 @@ def test_later_values_do_not_change_one_bit():
         ExponentialAverages("rv").fit_transform(frame(v)).drop("unique_id", "ds") for v in (values, spoilt)
     )
     np.testing.assert_array_equal(before.to_numpy()[:120], after.to_numpy()[:120])
+
+
+def test_squares_are_averaged_as_squares():
+    values = np.random.default_rng(2).standard_normal(40)
+    squared = ExponentialAverages("rv", centres_of_mass=[3], squared=True, scale="log").fit_transform(frame(values))
+    plain = ExponentialAverages("rv", centres_of_mass=[3], scale="log").fit_transform(frame(values**2))
+    np.testing.assert_array_equal(squared["ewma_squared_3"], plain["ewma_3"])
