@@ -1,4 +1,4 @@
-"""Owns what a model is given and what it must answer: Target, Design, TrainingSet, Forecaster, Fitted.
+"""Owns what a model is given and what it must answer: Target, Design, TrainingSet, Forecaster, Fitted, Forecast.
 
 A model never sees a panel. It sees a `Design`: one row per (unique_id, ds), in that order, cut by the harness so that
 nothing later than the moment of fitting (or of forecasting) is in it. Everything in row r was known at the origin of
@@ -9,6 +9,7 @@ Shapes: R rows, K ids, T dates, F features, H horizons.
 
 from __future__ import annotations
 
+import itertools
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -19,6 +20,18 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from ssmfin.errors import InputError, nearest, validation_message
 
 FloatArray = np.ndarray  # float64 unless a name says otherwise
+LEVELS = (0.05, 0.25, 0.5, 0.75, 0.95)  # of quantiles, unless a model is told others
+
+
+def check_levels(levels: tuple[float, ...]) -> tuple[float, ...]:
+    """Levels of quantiles as a field may hold them.
+
+    Raises:
+        ValueError: they do not increase, or one is not between 0 and 1.
+    """
+    if not (all(0 < level < 1 for level in levels) and all(a < b for a, b in itertools.pairwise(levels))):
+        raise ValueError("levels must increase and lie between 0 and 1")
+    return levels
 
 
 @dataclass(frozen=True)
@@ -162,6 +175,25 @@ class TrainingSet:
         )
 
 
+@dataclass(frozen=True)
+class Forecast:
+    """What a model says at n origins: always the mean, and where it knows more, quantiles or the odds of an event.
+
+    Attributes:
+        mean: (n, H) on the original scale, finite.
+        levels: (Q,) in (0, 1), increasing. `quantiles`: (n, H, Q) on the original scale, not falling along the levels;
+            a horizon of which the model cannot tell them is NaN throughout.
+        event: (n, H) probability that the label exceeds `threshold`, (n, H), which the model learned in its training
+            window alone; both or neither.
+    """
+
+    mean: FloatArray
+    levels: tuple[float, ...] = ()
+    quantiles: FloatArray | None = None
+    event: FloatArray | None = None
+    threshold: FloatArray | None = None
+
+
 class Fitted(ABC):
     """A fitted model.
 
@@ -182,6 +214,13 @@ class Fitted(ABC):
             (n, H), finite. Row i may use rows <= rows[i] of its own id (and rows of other ids no later in date).
         """
 
+    def forecast(self, design: Design, rows: np.ndarray) -> Forecast:
+        """All that the model says, which is what the harness asks for: here the mean alone.
+
+        A model that knows more overrides this (then `predict` answers its `mean`). Arguments as of `predict`.
+        """
+        return Forecast(self.predict(design, rows))
+
 
 class Forecaster(BaseModel, ABC):
     """A model's configuration: frozen, typed, and able to fit.
@@ -193,7 +232,7 @@ class Forecaster(BaseModel, ABC):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: ClassVar[str]
-    family: ClassVar[Literal["baseline", "ssm", "sequence", "custom"]] = "custom"
+    family: ClassVar[Literal["baseline", "ssm", "sequence", "combination", "custom"]] = "custom"
     summary: ClassVar[str] = ""
     uses_features: ClassVar[bool] = True  # False: only lag_means, observed, columns
     stochastic: ClassVar[bool] = False  # True: run once per seed

@@ -12,6 +12,7 @@ __all__ = ["BENCHMARKS", "KINDS", "forecaster_class", "load_external"]
 
 KINDS: dict[str, str] = {
     "random_walk": "ssmfin.models.baselines.random_walk:RandomWalk",
+    "historical_mean": "ssmfin.models.baselines.historical_mean:HistoricalMean",
     "ewma": "ssmfin.models.baselines.ewma:EWMA",
     "garch": "ssmfin.models.baselines.garch:GARCH",
     "kalman": "ssmfin.models.baselines.kalman:Kalman",
@@ -27,6 +28,9 @@ KINDS: dict[str, str] = {
     "har_x": "ssmfin.models.baselines.har.members:HARX",
     "hexp": "ssmfin.models.baselines.har.members:HExp",
     "ridge": "ssmfin.models.baselines.ridge:Ridge",
+    "panel_ridge": "ssmfin.models.baselines.panel_ridge:PanelRidge",
+    "rolling_ridge": "ssmfin.models.baselines.rolling_ridge:RollingRidge",
+    "fama_macbeth": "ssmfin.models.baselines.fama_macbeth:FamaMacBeth",
     "lightgbm": "ssmfin.models.baselines.boosted:LightGBM",
     "s4": "ssmfin.models.ssm.s4:S4",
     "s4d": "ssmfin.models.ssm.s4d:S4D",
@@ -40,6 +44,7 @@ KINDS: dict[str, str] = {
     "transformer": "ssmfin.models.sequence.transformer:Transformer",
     "linear_attention": "ssmfin.models.sequence.linear_attention:LinearAttention",
     "dlinear": "ssmfin.models.sequence.dlinear:DLinear",
+    "combination": "ssmfin.models.combination.spec:Combination",
 }
 BENCHMARKS: tuple[str, ...] = ("random_walk", "har", "log_har", "ridge", "lightgbm")
 

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from ssmfin.errors import InputError
-from ssmfin.models.interface import Design, Fitted, FloatArray, Forecaster, Target, TrainingSet
+from ssmfin.models.interface import (
+    LEVELS,
+    Design,
+    Fitted,
+    FloatArray,
+    Forecast,
+    Forecaster,
+    Target,
+    TrainingSet,
+    check_levels,
+)
 
 if TYPE_CHECKING:
     from ssmfin.classical.kalman.filtering import Carry
@@ -31,7 +41,9 @@ class Kalman(Forecaster):
         exp(E y_{t+k} + Var y_{t+k} / 2)
 
     aggregated over k = 1 .. h (measured: a variance of training errors in its place costs 15 to 25 % of QLIKE at 5 and
-    22 rows ahead). An id that cannot be fitted takes the median parameters of the others; the notes name it.
+    22 rows ahead). Quantiles, exp(E y + z sd y), are given where the target is the value of one row (horizon 1, or
+    `aggregate: last`): those of a mean of log-normals have no closed form. An id that cannot be fitted takes the median
+    parameters of the others; the notes name it.
 
     References:
         Durbin & Koopman (2012), Time Series Analysis by State Space Methods, sections 2.1, 4.11 and 7.3.
@@ -48,6 +60,9 @@ class Kalman(Forecaster):
         default="local_level", description="level as a random walk, or as a sum of AR(1)s (long memory)"
     )
     terms: int = Field(default=2, ge=2, le=3, description="AR(1)s in the sum; sum_of_ar1 only")
+    levels: Annotated[tuple[float, ...], AfterValidator(check_levels)] = Field(
+        default=LEVELS, max_length=99, description="quantiles, in (0, 1), where the target is one row; none: []"
+    )
 
     def fit(self, training: TrainingSet, *, seed: int = 0) -> Fitted:
         from ssmfin.classical.kalman.fitting import KalmanFit, fit
@@ -68,19 +83,45 @@ class Kalman(Forecaster):
         good = found.status == CONVERGED
         typical = np.median(found.parameters[good if good.any() else usable], axis=0)
         frozen = KalmanFit.at(spec, np.where(usable[:, None], found.parameters, typical), y_scale=found.y_scale)
-        return FittedKalman(frozen, design.target, _notes(design, found.status, seen))
+        return FittedKalman(frozen, design.target, _notes(design, found.status, seen), self.levels)
 
 
 class FittedKalman(Fitted):
     """Frozen parameters of every id."""
 
-    def __init__(self, frozen: KalmanFit, target: Target, notes: dict[str, Any]) -> None:
+    def __init__(
+        self, frozen: KalmanFit, target: Target, notes: dict[str, Any], levels: tuple[float, ...] = ()
+    ) -> None:
         self.frozen = frozen
         self.target = target
         self.notes = notes
+        self.levels = levels
 
     def predict(self, design: Design, rows: np.ndarray) -> FloatArray:
+        return self.forecast(design, rows).mean
+
+    def forecast(self, design: Design, rows: np.ndarray) -> Forecast:
+        """The mean, and quantiles at the horizons of which the target is one row."""
         mean, variance = self.moments(design, rows)
+        alone = self.target.aggregate == "last" or 1 in self.target.horizons
+        return Forecast(
+            mean=self._mean(mean, variance),
+            levels=self.levels if alone else (),
+            quantiles=self._quantiles(mean, variance) if alone and self.levels else None,
+        )
+
+    def _quantiles(self, mean: FloatArray, variance: FloatArray) -> FloatArray:
+        """(n, H, Q), NaN at horizons over which several rows are aggregated."""
+        from scipy.special import ndtri
+
+        horizons = np.array(self.target.horizons)
+        centre, deviation = mean[:, horizons - 1], np.sqrt(variance[:, horizons - 1])
+        found = centre[..., None] + deviation[..., None] * ndtri(np.array(self.levels))
+        several = (horizons > 1) & (self.target.aggregate != "last")
+        found = np.where(several[:, None], np.nan, found)
+        return np.exp(found) if self.target.transform == "log" else found
+
+    def _mean(self, mean: FloatArray, variance: FloatArray) -> FloatArray:
         if self.target.transform == "log":
             mean = np.exp(mean + 0.5 * variance if self.target.bias_correction == "lognormal" else mean)
         if self.target.aggregate == "last":

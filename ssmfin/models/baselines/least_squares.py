@@ -146,9 +146,18 @@ def ridge(train: Sample, fit: Sample, validation: Sample, penalties: FloatArray)
     blind = (early.n < 2) | (tail.n < 1)
     if blind.any():
         error[blind] = _cross_validation_error(_Normal(*(part[blind] for part in normal)), penalties)
-    penalty = penalties[np.argmin(np.where(np.isnan(error), np.inf, error), axis=1)]
+    return _ridge(normal, penalties[np.argmin(np.where(np.isnan(error), np.inf, error), axis=1)])
 
-    p = train.x.shape[1]
+
+def ridge_given(train: Sample, penalty: float) -> Regression:
+    """Ridge with an unpenalised intercept and a penalty that is known."""
+    normal = _normal_equations(_moments(train))
+    return _ridge(normal, np.full(len(normal.n), penalty))
+
+
+def _ridge(normal: _Normal, penalty: FloatArray) -> Regression:
+    """min_b sum (y - a - x'b)^2 + n penalty |D b|^2. Args: penalty: (B,)."""
+    p = normal.correlation.shape[1]
     system = normal.correlation + penalty[:, None, None] * np.eye(p)
     right = np.concatenate([normal.cross[:, :, None], normal.correlation], axis=2)  # (B, p, 1 + p)
     solved = np.linalg.solve(system, right)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -61,6 +61,10 @@ class Bounds(NamedTuple):
         return np.where(insane, self.mean[which], forecast), int(insane.sum())
 
 
+# (id number, horizon number) -> coefficients, and the range of the training labels where forecasts are held to it.
+Estimates: TypeAlias = "dict[tuple[int, int], tuple[Regression, Bounds | None]]"
+
+
 @dataclass
 class Tally:
     """What happened over all forecasts: counts, and the penalties that were chosen."""
@@ -100,7 +104,7 @@ def walk_linear(design: Design, windows: list[Window], model: LinearModel) -> tu
 def fit_linear(training: TrainingSet, model_of: Callable[[Design], LinearModel]) -> FittedLinear:
     """The same model for one training set, from the rows that its masks name."""
     model = model_of(training.design)
-    estimates: dict[tuple[int, int], tuple[Regression, Bounds | None]] = {}
+    estimates: Estimates = {}
     for k in range(len(training.design.ids)):
         for h in range(training.train.shape[1]):
             samples = training_samples(training, k, h, model.regressors, model.response[:, h], model.parts)
@@ -110,13 +114,13 @@ def fit_linear(training: TrainingSet, model_of: Callable[[Design], LinearModel])
 
 
 class FittedLinear(Fitted):
-    """Coefficients per id and horizon. `estimates` maps (id number, horizon number) to them."""
+    """Coefficients per id and horizon."""
 
     def __init__(
         self,
         model_of: Callable[[Design], LinearModel],
         ids: tuple[str, ...],
-        estimates: dict[tuple[int, int], tuple[Regression, Bounds | None]],
+        estimates: Estimates,
     ) -> None:
         self.model_of = model_of
         self.ids = ids

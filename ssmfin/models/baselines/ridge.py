@@ -8,9 +8,9 @@ import numpy as np
 from pydantic import Field, field_validator
 
 from ssmfin.models.baselines import least_squares
-from ssmfin.models.baselines.linear_walk import LinearModel, fit_linear, walk_linear
+from ssmfin.models.baselines.linear_walk import Estimates, FittedLinear, LinearModel, fit_linear, walk_linear
 from ssmfin.models.baselines.scales import model_response, require_positive_training, require_positive_windows
-from ssmfin.models.interface import Design, Fitted, FloatArray, TrainingSet, WalkForecaster, Window
+from ssmfin.models.interface import Design, FloatArray, TrainingSet, WalkForecaster, Window
 
 HALF_DECADES = tuple(float(f"{penalty:.6g}") for penalty in np.logspace(-6, -1, 11))
 
@@ -50,7 +50,7 @@ class Ridge(WalkForecaster):
             raise ValueError("every penalty must lie between 1e-9 and 1e9")
         return tuple(sorted(set(penalties)))
 
-    def fit(self, training: TrainingSet, *, seed: int = 0) -> Fitted:
+    def fit(self, training: TrainingSet, *, seed: int = 0) -> FittedLinear:
         if training.design.target.transform == "log":
             require_positive_training(training, model=self.kind)
         fitted = fit_linear(training, self._model)
@@ -62,6 +62,10 @@ class Ridge(WalkForecaster):
             require_positive_windows(design, windows, model=self.kind)
         forecasts, tally = walk_linear(design, windows, self._model(design))
         return forecasts, self._notes(np.concatenate([np.empty(0), *tally.penalties]))
+
+    def from_estimates(self, ids: tuple[str, ...], estimates: Estimates) -> FittedLinear:
+        """What `fit` answered, from its `estimates`."""
+        return FittedLinear(self._model, ids, estimates)
 
     def _model(self, design: Design) -> LinearModel:
         grid = np.array(self.penalties)

@@ -1,4 +1,4 @@
-"""Owns what a deep model corrects: a frozen linear forecast, or a constant where it is to learn from scratch.
+"""Owns what a deep model corrects: a linear forecast, or a constant where it is to learn from scratch.
 
     log target:   forecast = b exp(g),        r = log(y / b)
     no transform: forecast = b + s g,         r = (y - b) / s
@@ -16,20 +16,22 @@ import numpy as np
 from ssmfin.models.baselines.har.family import FittedHAR, HARFamily
 from ssmfin.models.baselines.har.members import HAR, LogHAR
 from ssmfin.models.baselines.least_squares import Regression
-from ssmfin.models.baselines.linear_walk import Bounds, FittedLinear
+from ssmfin.models.baselines.linear_walk import Bounds
+from ssmfin.models.baselines.panel_ridge import PanelRidge
 from ssmfin.models.baselines.ridge import Ridge
+from ssmfin.models.baselines.rolling_ridge import FittedRollingRidge, RollingRidge
 from ssmfin.models.interface import Design, Fitted, FloatArray, TrainingSet
 
-Residual = Literal["log_har", "ridge", "none"]
+Residual = Literal["log_har", "ridge", "panel_ridge", "rolling_ridge", "none"]
 
 
 @dataclass(frozen=True)
 class Base:
-    """The frozen forecast and what a correction of it means.
+    """The linear forecast and what a correction of it means.
 
     Attributes:
         kind: what the user asked for; log_har is HAR where the target has no log.
-        fitted: fitted on the whole training window.
+        fitted: fitted on the whole training window; a rolling one is estimated anew at each row.
         log: corrections are factors.
         label_scale: (H,) s; not used under a log.
         label_range: (2, H) least and greatest training label; not used under a log.
@@ -42,7 +44,8 @@ class Base:
     label_range: FloatArray
 
     @classmethod
-    def of(cls, training: TrainingSet, kind: Residual) -> Base:
+    def of(cls, training: TrainingSet, kind: Residual, *, rows: int | None = None) -> Base:
+        """Fit the base. Args: rows: of a rolling one, what it learns from; default: as many as the window has dates."""
         log = training.design.target.transform == "log"
         labels = [column[used] for column, used in zip(training.design.labels.T, training.train.T, strict=True)]
         scale = np.array([values.std() for values in labels])
@@ -51,6 +54,10 @@ class Base:
             fitted = Level.of(training)
         elif kind == "ridge":
             fitted = Ridge().fit(training)
+        elif kind == "panel_ridge":
+            fitted = PanelRidge().fit(training)
+        elif kind == "rolling_ridge":
+            fitted = RollingRidge(rows=rows).fit(training)
         else:
             fitted = _har(log).fit(training)
         return cls(
@@ -60,6 +67,20 @@ class Base:
             label_scale=np.where(scale > 0, scale, 1.0),
             label_range=np.array([[values.min() for values in labels], [values.max() for values in labels]]),
         )
+
+    def teaching(self, training: TrainingSet) -> TrainingSet:
+        """The labels whose residual is of the kind that the network will meet.
+
+        Where a rolling base has too few rows behind it, it stands in by coefficients that have seen the label. Such
+        rows teach nothing, unless a horizon had none else.
+        """
+        if not isinstance(self.fitted, FittedRollingRidge):
+            return training
+        ready = self.fitted.ready(training.design)
+        fit, validation = training.fit & ready, training.validation & ready
+        if not (fit.any(axis=0) & validation.any(axis=0)).all():
+            return training
+        return replace(training, fit=fit, validation=validation)
 
     def forecast(self, design: Design, rows: np.ndarray) -> FloatArray:
         """b, (n, H)."""
@@ -94,7 +115,12 @@ class Base:
         found = {"label_scale": self.label_scale, "label_range": self.label_range}
         if isinstance(self.fitted, Level):
             return found | {"level": self.fitted.level}
-        linear: Any = self.fitted.parts[0] if isinstance(self.fitted, FittedHAR) else self.fitted
+        linear: Any = self.fitted
+        if isinstance(linear, FittedHAR):
+            linear = linear.parts[0]
+        elif isinstance(linear, FittedRollingRidge):
+            found["rolling"] = np.array([linear.rows, linear.wait], dtype=np.float64)
+            linear = linear.frozen
         for (k, h), (regression, bounds) in linear.estimates.items():
             found |= {f"regression.{k}.{h}.{name}": value for name, value in regression._asdict().items()}
             if bounds is not None:
@@ -118,11 +144,13 @@ class Base:
                 )
                 for _, k, h, _ in names
             }
-            if kind == "ridge":
-                fitted = FittedLinear(Ridge()._model, ids, estimates)
+            if kind == "log_har":
+                fitted = _har(log).from_estimates(ids, estimates)
             else:
-                har = _har(log)
-                fitted = FittedHAR(har, [FittedLinear(har._model, ids, estimates)])
+                fitted = Ridge().from_estimates(ids, estimates)
+                if kind == "rolling_ridge":
+                    rows, wait = (int(number) for number in arrays["rolling"])
+                    fitted = FittedRollingRidge(fitted, rows, wait)
         return cls(kind, fitted, log, arrays["label_scale"], arrays["label_range"])
 
 
@@ -156,14 +184,12 @@ def _har(log: bool) -> HARFamily:
     return LogHAR() if log else HAR()
 
 
-def rows_alone(
-    like: Design, id_index: np.ndarray, features: FloatArray, lag_means: FloatArray, date: np.datetime64
-) -> Design:
-    """A design of single rows, one for each of some ids (increasing numbers), for a base to forecast from."""
+def rows_alone(like: Design, id_index: np.ndarray, features: FloatArray, lag_means: FloatArray) -> Design:
+    """A design of some rows without dates, in the order of their ids (numbers), for a base to forecast from."""
     n, H = len(id_index), len(like.target.horizons)
     return replace(
         like,
-        dates=np.array([date]),
+        dates=np.zeros(1, dtype="datetime64[us]"),
         id_index=id_index,
         date_index=np.zeros(n, dtype=np.int64),
         starts=np.searchsorted(id_index, np.arange(len(like.ids) + 1)),

@@ -30,10 +30,12 @@ class SequenceBlock(nn.Module, ABC):
 
     Attributes:
         slow_parameters: names of this module's own parameters that learn slowly and without decay: A, dt, B, C.
+        step_sizes: those of them that set dt; their gradients are watched, for they say first that training goes wrong.
         receptive_field: steps that an output may depend on, its own included; None where nothing bounds them.
     """
 
     slow_parameters: ClassVar[tuple[str, ...]] = ()
+    step_sizes: ClassVar[tuple[str, ...]] = ()
     receptive_field: int | None = None
     _frozen: tuple[Tensor, ...] | None = None
 
@@ -66,9 +68,17 @@ class SequenceBlock(nn.Module, ABC):
         kept = state_dtype(dtype)
         return tuple(torch.zeros(batch, *shape, device=device, dtype=kept) for shape in self.state_shapes())
 
-    def time_scales(self) -> Tensor | None:
-        """(channels, modes) steps after which a mode has decayed to 1/e; None where that has no meaning."""
+    def spectrum(self) -> Tensor | None:
+        """(channels, modes) eigenvalues of the step from state to state, complex128, on the CPU; None without such."""
         return None
+
+    def time_scales(self) -> Tensor | None:
+        """(channels, modes) steps after which a mode has decayed to 1/e; None where that has no meaning.
+
+        By default those of the spectrum, -1 / log |eigenvalue|.
+        """
+        spectrum = self.spectrum()
+        return None if spectrum is None else -1 / spectrum.abs().log()
 
     def discrete(self) -> tuple[Tensor, ...]:
         """What `step` needs of the parameters alone (discretised matrices); nothing by default."""

@@ -5,14 +5,13 @@ Module level imports no torch: `ssmfin models` reads every kind.
 
 from __future__ import annotations
 
-import itertools
 from abc import abstractmethod
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field, field_validator
 
-from ssmfin.models.interface import Forecaster, TrainingSet
+from ssmfin.models.interface import LEVELS, Forecaster, TrainingSet, check_levels
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -56,10 +55,17 @@ class DeepForecaster(Forecaster):
         le=10**9,
         description="choose the width so that the network has about this many parameters instead",
     )
-    residual: Literal["log_har", "ridge", "none"] = Field(
+    residual: Literal["log_har", "ridge", "panel_ridge", "rolling_ridge", "none"] = Field(
         "log_har",
-        description="what is corrected: log_har (har where the target has no log), ridge on the same features, or "
-        "none: the id's mean, from which everything is learned",
+        description="what is corrected: log_har (har where the target has no log), ridge on the same features, "
+        "panel_ridge, its slopes mostly common to all ids, rolling_ridge, estimated anew at each row, or none: the "
+        "id's mean, from which everything is learned",
+    )
+    residual_rows: int | None = Field(
+        None,
+        ge=30,
+        description="of residual: rolling_ridge: rows that it learns from, which may lie before the training window; "
+        "default: as many as the window has dates",
     )
     head: Literal["point", "lognormal", "gaussian", "quantiles", "event"] = Field(
         "point", description="what is forecast beside the mean: nothing, a distribution, quantiles, or a spike"
@@ -68,7 +74,7 @@ class DeepForecaster(Forecaster):
         "qlike", description="of head: point, for a target in logs; without a log it is the squared error"
     )
     levels: tuple[float, ...] = Field(
-        (0.05, 0.25, 0.5, 0.75, 0.95), min_length=2, max_length=99, description="of head: quantiles, in (0, 1)"
+        LEVELS, min_length=2, max_length=99, description="of head: quantiles, lognormal, gaussian: quantiles, in (0, 1)"
     )
     event_quantile: float = Field(
         0.9, gt=0.5, lt=1, description="of head: event: a spike exceeds this quantile of the id's training labels"
@@ -103,6 +109,11 @@ class DeepForecaster(Forecaster):
     )
     batch: int = Field(8, ge=1, description="training sequences in one step")
     epochs: int = Field(100, ge=0, description="most passes over the training window; 0 leaves the base as it is")
+    early_stopping: bool = Field(
+        True,
+        description="keep the weights of the epoch with the least loss on the validation tail; false: train for all "
+        "epochs on the whole training window, its tail included",
+    )
     patience: int = Field(15, ge=1, description="epochs without a better validation loss before stopping")
     learning_rate: float = Field(5e-3, gt=0, le=1, description="of AdamW; warm-up, then cosine down to a twentieth")
     ssm_learning_rate: float = Field(
@@ -130,9 +141,7 @@ class DeepForecaster(Forecaster):
     @field_validator("levels")
     @classmethod
     def _increasing_levels(cls, levels: tuple[float, ...]) -> tuple[float, ...]:
-        if not (all(0 < level < 1 for level in levels) and all(a < b for a, b in itertools.pairwise(levels))):
-            raise ValueError("levels must increase and lie between 0 and 1")
-        return levels
+        return check_levels(levels)
 
     @abstractmethod
     def blocks(self, width: int) -> list[SequenceBlock]:

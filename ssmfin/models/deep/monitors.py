@@ -1,4 +1,4 @@
-"""Owns the plain facts about a trained network that are worth watching: time scales, state sizes. Imports torch."""
+"""Owns the plain facts about a trained network worth watching: spectrum, time scales, state sizes. Imports torch."""
 
 from __future__ import annotations
 
@@ -21,6 +21,19 @@ def time_scale_notes(networks: list[Network]) -> dict[str, float]:
         "time_scale_median": scales.median().item(),
         "time_scale_longest": scales.max().item(),
     }
+
+
+def spectrum_notes(networks: list[Network]) -> dict[str, float]:
+    """Over the modes of all blocks that have a spectrum: the largest size, below 1 where every state forgets, and the
+    shortest period, in rows, of what a state can follow; infinite where none oscillates.
+    """
+    found = [spectrum.flatten() for n in networks for b in n.blocks if (spectrum := b.spectrum()) is not None]
+    if not found:
+        return {}
+    modes = torch.cat(found)
+    turn = modes.angle().abs().max().item()
+    notes = {"spectral_radius": modes.abs().max().item()}
+    return notes | ({"period_shortest": 2 * torch.pi / turn} if turn else {})
 
 
 def state_norm(state: NetworkState) -> float:

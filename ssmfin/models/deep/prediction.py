@@ -6,10 +6,10 @@ another shape may round differently, and so what comes later could change the bi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from ssmfin.models.deep.monitors import state_norm
 from ssmfin.models.deep.sequences import Reader, chunk, input_rows, training_segments
 from ssmfin.models.deep.skeleton import Network, NetworkState
 from ssmfin.models.deep.training import one_thread
-from ssmfin.models.interface import Design, Fitted, FloatArray, Target
+from ssmfin.models.interface import Design, Fitted, FloatArray, Forecast, Target
 
 if TYPE_CHECKING:
     from ssmfin.models.deep.forecaster import DeepForecaster
@@ -54,8 +54,18 @@ class Group:
         )
 
 
+# For each group: which of the rows asked for are its own, and each network's numbers (n, H, P) there.
+Numbers: TypeAlias = "list[tuple[Group, np.ndarray, list[FloatArray]]]"
+
+# What a head reads off its numbers at some of the rows asked for.
+Reading: TypeAlias = "Callable[[Head, FloatArray, np.ndarray], FloatArray | None]"
+
+
 class FittedDeep(Fitted):
-    """A base, and the networks that correct it. Ids without a network keep their base."""
+    """A base, and the networks that correct it. Ids without a network keep their base.
+
+    `event_level`, (K + 1, H), is where the event of head `event` begins, by id; last, for an id that was not there.
+    """
 
     def __init__(
         self,
@@ -67,6 +77,7 @@ class FittedDeep(Fitted):
         base: Base,
         reader: Reader,
         groups: list[Group],
+        event_level: FloatArray | None,
         notes: dict[str, Any],
     ) -> None:
         self.forecaster = forecaster
@@ -76,6 +87,7 @@ class FittedDeep(Fitted):
         self.base = base
         self.reader = reader
         self.groups = groups
+        self.event_level = event_level
         self.notes = notes
 
     @property
@@ -83,12 +95,61 @@ class FittedDeep(Fitted):
         """The first network."""
         return self.groups[0].networks[0]
 
+    def without_rows(self) -> Design:
+        """A design of the model's target, ids and features that has no rows."""
+        nothing, H = np.empty(0, dtype=np.int64), len(self.target.horizons)
+        return Design(
+            target=self.target,
+            ids=self.ids,
+            dates=np.empty(0, dtype="datetime64[us]"),
+            id_index=nothing,
+            date_index=nothing,
+            starts=np.zeros(len(self.ids) + 1, dtype=np.int64),
+            observed=np.empty(0),
+            lag_means=np.empty((0, 3)),
+            features=np.empty((0, len(self.feature_names))),
+            feature_names=self.feature_names,
+            labels=np.empty((0, H)),
+            label_known=np.empty((0, H), dtype=np.int64),
+            columns={},
+        )
+
     def predict(self, design: Design, rows: np.ndarray) -> FloatArray:
-        base = self.base.forecast(design, rows)
-        several, refused = self._corrected(base, self.corrections(design, rows))
+        return self.forecast(design, rows).mean
+
+    def forecast(self, design: Design, rows: np.ndarray) -> Forecast:
+        """The mean, and quantiles at the forecaster's `levels` or the event's probability where the head has them."""
+        base, found = self.base.forecast(design, rows), self._raw(design, rows)
+        levels = np.array(self.forecaster.levels)
+        quantiles = self._averaged(design, rows, found, lambda head, raw, _: head.quantiles(raw, levels))
+        event, threshold = self._event(design, rows, base, found)
+        return Forecast(
+            mean=self._mean(base, self._corrections(design, rows, found)),
+            levels=() if quantiles is None else self.forecaster.levels,
+            quantiles=None if quantiles is None else self.base.on_original_scale(base, quantiles),
+            event=event,
+            threshold=threshold,
+        )
+
+    def _event(
+        self, design: Design, rows: np.ndarray, base: FloatArray, found: Numbers
+    ) -> tuple[FloatArray | None, FloatArray | None]:
+        """(n, H) probability of the event, and where it begins, original scale; None where the head knows none."""
+        if self.event_level is None:
+            return None, None
+        number = {name: k for k, name in enumerate(self.ids)}
+        known = np.array([number.get(name, len(self.ids)) for name in design.ids], dtype=np.int64)
+        threshold = self.event_level[known[design.id_index[rows]]]
+        begins = self.base.residual(threshold, base)
+        return self._averaged(
+            design, rows, found, lambda head, raw, at: head.event_probability(raw, begins[at])
+        ), threshold
+
+    def _mean(self, base: FloatArray, corrections: FloatArray) -> FloatArray:
+        several, refused = self.corrected(base, corrections)
         if not self.base.log:
             self.notes["insanity_filter"] = self.notes.get("insanity_filter", 0) + refused
-        if len(several) > 1 and len(rows):
+        if len(several) > 1 and len(base):
             spread = np.std(several, axis=0) / (np.abs(base) if self.base.log else self.base.label_scale)
             self.notes["ensemble_spread"] = float(spread.mean())
         return np.asarray(several.mean(axis=0) if len(several) > 1 else several[0])
@@ -105,17 +166,20 @@ class FittedDeep(Fitted):
         if not ((asked > 0) & (asked < 1)).all():
             raise InputError(f"levels is {list(levels)}; use numbers between 0 and 1.")
         base = self.base.forecast(design, rows)
-        found = self._averaged(design, rows, lambda head, raw: head.quantiles(raw, asked))
+        found = self._averaged(design, rows, self._raw(design, rows), lambda head, raw, _: head.quantiles(raw, asked))
         return None if found is None else self.base.on_original_scale(base, found)
 
     def predict_event(self, design: Design, rows: np.ndarray) -> FloatArray | None:
         """(n, H) probability that the label exceeds the id's threshold; None where the head has none."""
-        return self._averaged(design, rows, lambda head, raw: head.event_probability(raw))
+        return self._event(design, rows, self.base.forecast(design, rows), self._raw(design, rows))[0]
 
     def corrections(self, design: Design, rows: np.ndarray) -> FloatArray:
         """g of every member of the ensemble, (M, n, H): zero where an id has no network."""
+        return self._corrections(design, rows, self._raw(design, rows))
+
+    def _corrections(self, design: Design, rows: np.ndarray, found: Numbers) -> FloatArray:
         out = np.zeros((self.forecaster.ensemble, len(rows), len(design.target.horizons)))
-        for group, asked, raw in self._raw(design, rows):
+        for group, asked, raw in found:
             for member, values in enumerate(raw):
                 out[member, asked] = group.head.mean(values)
         return out
@@ -132,22 +196,23 @@ class FittedDeep(Fitted):
 
         save_fitted(self, Path(folder))
 
-    def _corrected(self, base: FloatArray, corrections: FloatArray) -> tuple[FloatArray, int]:
+    def corrected(self, base: FloatArray, corrections: FloatArray) -> tuple[FloatArray, int]:
+        """(M, n, H) forecasts of every member from `base`, (n, H), and how many corrections were refused."""
         found = [self.base.corrected(base, g) for g in corrections]
         return np.stack([forecast for forecast, _ in found]), sum(refused for _, refused in found)
 
-    def _averaged(self, design: Design, rows: np.ndarray, read: Any) -> FloatArray | None:
-        out: FloatArray | None = None
+    def _averaged(self, design: Design, rows: np.ndarray, found: Numbers, read: Reading) -> FloatArray | None:
         zero = np.zeros((len(rows), len(design.target.horizons), 1 + self.groups[0].head.extra))
-        start = read(self.groups[0].head, zero)  # an id without a network: as untrained
+        start = read(self.groups[0].head, zero, np.arange(len(rows)))  # an id without a network: as untrained
         if start is None:
             return None
         out = np.array(start)
-        for group, asked, raw in self._raw(design, rows):
-            out[asked] = np.mean([read(group.head, values) for values in raw], axis=0)
+        for group, asked, raw in found:
+            several = [answer for values in raw if (answer := read(group.head, values, asked)) is not None]
+            out[asked] = np.mean(several, axis=0)
         return out
 
-    def _raw(self, design: Design, rows: np.ndarray) -> list[tuple[Group, np.ndarray, list[FloatArray]]]:
+    def _raw(self, design: Design, rows: np.ndarray) -> Numbers:
         """For each group: which of `rows` are its own, and each network's numbers (n, H, P), shrunk."""
         sequences = input_rows(design)
         found = []

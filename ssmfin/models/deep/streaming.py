@@ -6,9 +6,7 @@ is known at its origin: the study's features, and the means of the target over t
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,18 +14,18 @@ import numpy as np
 import torch
 
 from ssmfin.errors import InputError, nearest
-from ssmfin.models.deep.base import rows_alone
 from ssmfin.models.deep.sequences import calendar, days, input_rows
-from ssmfin.models.deep.skeleton import Inputs, Network, NetworkState
+from ssmfin.models.deep.skeleton import Inputs, NetworkState
+from ssmfin.models.deep.stream_states import StreamStates, read_states
 from ssmfin.models.deep.training import one_thread
 from ssmfin.models.interface import Design, FloatArray
 
 if TYPE_CHECKING:
-    from ssmfin.models.deep.prediction import FittedDeep
+    from ssmfin.models.deep.prediction import FittedDeep, Group
 
-FORMAT = "ssmfin-stream-1"
 CHUNK = 1024  # rows of a history at once
 NEVER = np.iinfo(np.int64).min
+NO_ROWS = np.empty(0, dtype=np.int64)
 
 
 class Stream:
@@ -54,21 +52,13 @@ class Stream:
             raise InputError(f"ids is {list(ids)}; name at least one, each once.")
         self.fitted = fitted
         self.ids = ids
-        # of each group: its ids' places in the stream, and a state of all of them for each network
-        self._places: list[np.ndarray] = []
-        self._states: list[list[NetworkState]] = []
+        self._states = StreamStates(fitted, ids)
         self._last = np.full(len(ids), NEVER)  # time of the last row, in microseconds since 1970
+        self._device = self._states.device
         for group in fitted.groups:
-            places = [place for place, name in enumerate(ids) if group.ids is None or name in group.ids]
-            self._places.append(np.array(places, dtype=np.int64))
-            self._states.append([network.initial_state(len(places)) for network in group.networks])
             for network in group.networks:
                 for block in network.blocks:
                     block.freeze()
-
-    @property
-    def _device(self) -> torch.device:
-        return next(self.fitted.network.parameters()).device
 
     def step(
         self,
@@ -96,15 +86,12 @@ class Stream:
         self._check(ids, "lag_means", lag_means, 3)
         when = self._checked_time(ids, places, ds)
         known = np.array([self.fitted.ids.index(name) for name in ids])
-        order = np.argsort(known)
-        stamp = np.datetime64(0 if when == NEVER else when, "us")
-        alone = rows_alone(self._like(), known[order], features[order], lag_means[order], stamp)
-        base = np.empty((len(ids), len(alone.target.horizons)))
-        base[order] = self.fitted.base.forecast(alone, np.arange(len(ids)))
+        base = self._states.base.forecast(places, features, lag_means)
         forecasts = self._advance(places, known, features, base, when)
         if not np.isfinite(forecasts).all():
             bad = ids[int(np.argwhere(~np.isfinite(forecasts))[0, 0])]
             raise InputError(f"the forecast for {bad!r} is not finite; look at its features and lag means.")
+        self._states.base.put(places, features, lag_means)
         self._commit(places, when)
         return forecasts
 
@@ -130,37 +117,36 @@ class Stream:
             if len(rows) and stamps[rows[0]] <= self._last[place]:
                 raise InputError(_not_newer(self.ids[place], stamps[rows[0]], self._last[place]))
         with one_thread(), torch.inference_mode(), self.fitted.autocast(self._device):
-            for networks, (which, one), place in self._of_each_place():
-                rows = rows_of.get(place, np.empty(0, dtype=np.int64))
-                for begin in range(0, len(rows), CHUNK):
-                    index = rows[None, begin : begin + CHUNK]
-                    inputs = self.fitted.reader.inputs(design, index).to(self._device)
-                    if inputs.reset is not None and begin == 0:
-                        inputs.reset[0, 0] = self._new_day(place, int(stamps[rows[0]]))
-                    for member, network in enumerate(networks):
-                        state = self._states[which][member]
-                        _, after = network(inputs, _taken(state, one))
-                        _put(state, one, after)
+            for which, group in enumerate(self.fitted.groups):
+                for place in self._states.places[which].tolist():
+                    own = rows_of.get(place, NO_ROWS)
+                    if len(own):
+                        self._extend_one(design, own, which, group, place, int(stamps[own[0]]))
         for place, rows in rows_of.items():
             if len(rows):
+                of_id = design.rows_of(design.ids.index(self.ids[place]))
+                self._states.base.extend(place, design.features[of_id], design.observed[of_id])
                 self._last[place] = stamps[rows[-1]]
+
+    def _extend_one(self, design: Design, rows: np.ndarray, which: int, group: Group, place: int, first: int) -> None:
+        """Lead the state of one id, in each network of its group, over `rows`, the first of them at time `first`."""
+        one = self._states.inside(which, np.array([place]))
+        for begin in range(0, len(rows), CHUNK):
+            inputs = self.fitted.reader.inputs(design, rows[None, begin : begin + CHUNK]).to(self._device)
+            if inputs.reset is not None and begin == 0:
+                inputs.reset[0, 0] = self._new_day(place, first)
+            for member, network in enumerate(group.networks):
+                _, after = network(inputs, self._states.taken(which, member, one))
+                self._states.put(which, member, one, after)
 
     def reset(self, ids: Sequence[str] | None = None) -> None:
         """Start some ids anew (default: all), as if their next row were their first: at a session's start, say."""
         places = np.arange(len(self.ids)) if ids is None else self._checked_places(ids)
-        for own, states in zip(self._places, self._states, strict=True):
-            inside = torch.from_numpy(np.flatnonzero(np.isin(own, places))).to(self._device)
-            for state in states:
-                _put(state, inside, tuple(tuple(part[inside] * 0 for part in block) for block in state))
+        self._states.start_anew(places)
 
     def save(self, path: str | Path) -> None:
         """Write the states (safetensors), with what they belong to in the file's metadata."""
-        from safetensors.torch import save_file
-
-        tensors = dict(self._tensors())
-        tensors["last"] = torch.from_numpy(self._last)
-        about = {"format": FORMAT, "ids": json.dumps(self.ids), "weights": self._fingerprint()}
-        save_file({name: part.detach().cpu().contiguous() for name, part in tensors.items()}, str(path), about)
+        self._states.save(Path(path), self.fitted, self.ids, self._last)
 
     @classmethod
     def restore(cls, fitted: FittedDeep, path: str | Path) -> Stream:
@@ -169,20 +155,9 @@ class Stream:
         Raises:
             InputError: the file is no stream's, or belongs to other weights.
         """
-        from safetensors import SafetensorError, safe_open
-
-        try:
-            with safe_open(str(path), framework="pt") as file:
-                about = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-        except (OSError, SafetensorError) as error:
-            raise InputError(f"{path} cannot be read as a saved stream, {error}; save it with Stream.save.") from None
-        if about.get("format") != FORMAT:
-            raise InputError(f"{path} is no saved stream, format {about.get('format')!r}; save it with Stream.save.")
-        stream = cls(fitted, tuple(json.loads(about["ids"])))
-        if about["weights"] != stream._fingerprint():
-            raise InputError(f"{path} belongs to a model with other weights; restore it with the one that saved it.")
-        for name, part in stream._tensors():
+        ids, tensors = read_states(Path(path), fitted)
+        stream = cls(fitted, ids)
+        for name, part in stream._states.tensors():
             part.copy_(tensors[name])
         stream._last[:] = tensors["last"].numpy()
         return stream
@@ -204,15 +179,16 @@ class Stream:
                 torch.from_numpy(calendar(day)),
                 torch.from_numpy(numbers),
             ).to(self._device)
-            for which, (group, own) in enumerate(zip(fitted.groups, self._places, strict=True)):
-                mine = np.flatnonzero(np.isin(places, own))
+            for which, (group, own) in enumerate(zip(fitted.groups, self._states.places, strict=True)):
+                everyone = len(own) == len(self.ids)  # all ids share networks, as they do by default
+                mine = np.arange(len(places)) if everyone else np.flatnonzero(np.isin(places, own))
                 if not len(mine):
                     continue
-                inside = torch.from_numpy(np.searchsorted(own, places[mine])).to(self._device)
-                part = inputs.pick(torch.from_numpy(mine).to(self._device))
+                inside = self._states.inside(which, places[mine])
+                part = inputs if everyone else inputs.pick(torch.from_numpy(mine).to(self._device))
                 keep = torch.from_numpy(~fresh[mine]).to(self._device)
                 for member, network in enumerate(group.networks):
-                    state = _taken(self._states[which][member], inside)
+                    state = self._states.taken(which, member, inside)
                     if fresh.any():
                         state = tuple(
                             tuple(torch.where(keep.view(-1, *[1] * (x.ndim - 1)), x, 0.0) for x in block)
@@ -222,39 +198,14 @@ class Stream:
                     numbers_of = raw.double().cpu().numpy() * group.credibility[:, None]
                     corrections[member, mine] = group.head.mean(numbers_of)
                     self._after.append((which, member, inside, after))
-        several, _ = fitted._corrected(base, corrections)
+        several, _ = fitted.corrected(base, corrections)
         return np.asarray(several.mean(axis=0) if len(several) > 1 else several[0])
 
     def _commit(self, places: np.ndarray, when: int) -> None:
         for which, member, inside, after in self._after:
-            _put(self._states[which][member], inside, after)
+            self._states.put(which, member, inside, after)
         if when != NEVER:
             self._last[places] = when
-
-    def _like(self) -> Design:
-        """A design without rows, of the model's target and ids."""
-        fitted = self.fitted
-        nothing, H = np.empty(0, dtype=np.int64), len(fitted.target.horizons)
-        return Design(
-            target=fitted.target,
-            ids=fitted.ids,
-            dates=np.empty(0, dtype="datetime64[us]"),
-            id_index=nothing,
-            date_index=nothing,
-            starts=np.zeros(len(fitted.ids) + 1, dtype=np.int64),
-            observed=np.empty(0),
-            lag_means=np.empty((0, 3)),
-            features=np.empty((0, len(fitted.feature_names))),
-            feature_names=fitted.feature_names,
-            labels=np.empty((0, H)),
-            label_known=np.empty((0, H), dtype=np.int64),
-            columns={},
-        )
-
-    def _of_each_place(self) -> Iterator[tuple[list[Network], tuple[int, torch.Tensor], int]]:
-        for which, (group, own) in enumerate(zip(self.fitted.groups, self._places, strict=True)):
-            for inside, place in enumerate(own):
-                yield group.networks, (which, torch.tensor([inside], device=self._device)), int(place)
 
     def _new_day(self, place: int, when: int) -> bool:
         last = int(self._last[place])
@@ -294,32 +245,6 @@ class Stream:
             if when <= self._last[place]:
                 raise InputError(_not_newer(name, when, self._last[place]))
         return when
-
-    def _tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
-        for which, states in enumerate(self._states):
-            for member, state in enumerate(states):
-                for number, block in enumerate(state):
-                    for part, tensor in enumerate(block):
-                        yield f"state.{which}.{member}.{number}.{part}", tensor
-
-    def _fingerprint(self) -> str:
-        digest = hashlib.sha256()
-        for group in self.fitted.groups:
-            for network in group.networks:
-                for name, value in sorted(network.state_dict().items()):
-                    digest.update(name.encode())
-                    digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
-        return digest.hexdigest()
-
-
-def _taken(state: NetworkState, which: torch.Tensor) -> NetworkState:
-    return tuple(tuple(part[which] for part in block) for block in state)
-
-
-def _put(state: NetworkState, which: torch.Tensor, after: NetworkState) -> None:
-    for block, new in zip(state, after, strict=True):
-        for part, value in zip(block, new, strict=True):
-            part[which] = value
 
 
 def _day(when: int) -> int:

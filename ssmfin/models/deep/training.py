@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from ssmfin.errors import InputError
+from ssmfin.models.deep.not_finite import first_activation, first_gradient, first_parameter, not_finite
 
 if TYPE_CHECKING:
     import torch
@@ -50,7 +51,8 @@ class Recipe:
 class History:
     """What training did. `best_epoch` 0 means that the untrained network was never beaten and is kept.
 
-    `slow_gradient_norm` is that of the slow parameters before clipping, averaged over all steps.
+    `slow_gradient_norm` and `step_size_gradient_norm` are those of the parameters that blocks name in `slow_parameters`
+    and `step_sizes`, before clipping, averaged over all steps; 0.0 without such.
     """
 
     best_epoch: int
@@ -58,6 +60,7 @@ class History:
     initial_validation_loss: float
     best_validation_loss: float
     slow_gradient_norm: float
+    step_size_gradient_norm: float
 
 
 def choose_device(name: Literal["auto", "cpu", "cuda"]) -> torch.device:
@@ -93,9 +96,24 @@ def repeatable(seed: int, device: torch.device) -> Iterator[None]:
     import torch
 
     cuda = [torch.cuda.current_device()] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=cuda), one_thread():
+    with torch.random.fork_rng(devices=cuda), one_thread(), whole_float32(device):
         torch.manual_seed(seed)
         yield
+
+
+def whole_float32(device: torch.device) -> contextlib.AbstractContextManager[None]:
+    """Inside: cuDNN multiplies float32 as it is, not rounded to ten bits (TF32), torch's own choice for it.
+
+    Its recurrent layers would differ from their single steps, which a stream takes, by a thousandth.
+    """
+    import torch
+
+    if device.type != "cuda":
+        return contextlib.nullcontext()
+    flags: contextlib.AbstractContextManager[None] = torch.backends.cudnn.flags(
+        enabled=torch.backends.cudnn.enabled, deterministic=True, allow_tf32=False
+    )
+    return flags
 
 
 def parameter_groups(network: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
@@ -115,6 +133,16 @@ def parameter_groups(network: nn.Module, recipe: Recipe) -> list[dict[str, Any]]
         {"params": matrices, "lr": recipe.learning_rate, "weight_decay": recipe.weight_decay},
         {"params": vectors, "lr": recipe.learning_rate, "weight_decay": 0.0},
         {"params": slow, "lr": recipe.slow_learning_rate, "weight_decay": 0.0},
+    ]
+
+
+def _named(network: nn.Module, attribute: str) -> list[Tensor]:
+    """Parameters that the modules themselves name in a class attribute."""
+    return [
+        parameter
+        for module in network.modules()
+        for name, parameter in module.named_parameters(recurse=False)
+        if name in getattr(module, attribute, ())
     ]
 
 
@@ -156,7 +184,8 @@ def train(
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda epoch: rate_factor(epoch, recipe))
     parameters = [parameter for group in groups for parameter in group["params"]]
     average = _Average(parameters) if recipe.averaging else None
-    slow_norms: list[Tensor] = []
+    watched = {"slow": slow, "step size": _named(network, "step_sizes")}
+    norms: dict[str, list[Tensor]] = {name: [] for name, group in watched.items() if group}
 
     def validate(epoch: int) -> float:
         if validation_loss is None:
@@ -165,8 +194,8 @@ def train(
         with torch.no_grad():
             loss = validation_loss()
         if not math.isfinite(loss):
-            where = _first_parameter(network) or "in an activation"
-            raise RuntimeError(_not_finite(f"the validation loss is not finite in epoch {epoch}, {loss}", where))
+            where = first_parameter(network) or "in an activation"
+            raise RuntimeError(not_finite(f"the validation loss is not finite in epoch {epoch}, {loss}", where))
         return loss
 
     initial = best = validate(0)
@@ -179,15 +208,15 @@ def train(
             loss = compute()
             if not math.isfinite(loss.item()):
                 place = f"the training loss is not finite in epoch {epoch}, {loss.item()}, at step {number}"
-                raise RuntimeError(_not_finite(place, _origin(network, compute)))
+                raise RuntimeError(not_finite(place, first_activation(network, compute)))
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
-            if slow:
-                slow_norms.append(torch.nn.utils.get_total_norm([p.grad for p in slow if p.grad is not None]))
+            for name, found in norms.items():
+                found.append(torch.nn.utils.get_total_norm([p.grad for p in watched[name] if p.grad is not None]))
             norm = torch.nn.utils.clip_grad_norm_(parameters, recipe.gradient_clip)
             if not math.isfinite(norm.item()):
                 place = f"the gradient is not finite in epoch {epoch}, at step {number}"
-                raise RuntimeError(_not_finite(place, _first_gradient(network)))
+                raise RuntimeError(not_finite(place, first_gradient(network)))
             optimizer.step()
             if average is not None:
                 average.update(0.5 ** (1 / (recipe.averaging * len(steps))))
@@ -200,8 +229,8 @@ def train(
             break
     network.load_state_dict(best_state)
     network.eval()
-    slow_norm = torch.stack(slow_norms).mean().item() if slow_norms else 0.0
-    return History(best_epoch, epoch, initial, best, slow_norm)
+    means = {name: torch.stack(found).mean().item() for name, found in norms.items() if found}
+    return History(best_epoch, epoch, initial, best, means.get("slow", 0.0), means.get("step size", 0.0))
 
 
 class _Average:
@@ -233,49 +262,3 @@ class _Average:
 
 def _copy(network: nn.Module) -> dict[str, Tensor]:
     return {name: value.detach().clone() for name, value in network.state_dict().items()}
-
-
-def _not_finite(place: str, where: str) -> str:
-    return f"{place}; it began {where}; lower the learning rate, or look for extreme values in the features."
-
-
-def _first_parameter(network: nn.Module) -> str | None:
-    for name, parameter in network.named_parameters():
-        if not parameter.isfinite().all():
-            return f"in parameter {name!r}"
-    return None
-
-
-def _first_gradient(network: nn.Module) -> str:
-    """The parameter nearest to the loss whose gradient is not finite: gradients go from the last to the first."""
-    for name, parameter in reversed(list(network.named_parameters())):
-        if parameter.grad is not None and not parameter.grad.isfinite().all():
-            return f"in the gradient of {name!r}"
-    return "in the norm of the gradient, which is too large for its type"
-
-
-def _origin(network: nn.Module, compute: Callable[[], Tensor]) -> str:
-    """Where a forward pass first is not finite: a parameter, else the first module with such an output."""
-    import torch
-
-    found = _first_parameter(network)
-    if found is not None:
-        return found
-    names: list[str] = []
-
-    def look(name: str) -> Callable[[nn.Module, Any, Any], None]:
-        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-            first = output[0] if isinstance(output, tuple) else output
-            if isinstance(first, torch.Tensor) and not first.isfinite().all():
-                names.append(name)
-
-        return hook
-
-    handles = [module.register_forward_hook(look(name)) for name, module in network.named_modules() if name]
-    try:
-        with torch.no_grad():
-            compute()
-    finally:
-        for handle in handles:
-            handle.remove()
-    return f"in the activation of {names[0]!r}" if names else "in the loss itself, from finite outputs of the network"

@@ -37,6 +37,7 @@ def save_fitted(fitted: FittedDeep, folder: Path) -> None:
     scale = fitted.reader.scale
     arrays: dict[str, FloatArray] = {f"base.{name}": value for name, value in fitted.base.arrays().items()}
     arrays |= {"scale.pooled": scale.pooled, "scale.scale": scale.scale}
+    arrays |= {} if fitted.event_level is None else {"event_level": fitted.event_level}
     arrays |= {f"scale.centre.{fitted.ids.index(name)}": centre for name, centre in scale.centres.items()}
     tensors: dict[str, torch.Tensor] = {}
     groups = []
@@ -120,6 +121,7 @@ def load_fitted(folder: Path, kind: type[DeepForecaster] | None = None) -> Fitte
         base=base,
         reader=Reader(scale, numbers, model.sessions == "reset", dtype),
         groups=groups,
+        event_level=arrays.get("event_level"),
         notes=config["notes"],
     )
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class LinearAttention(DeepForecaster):
-    """Linear-attention forecaster: the special case of state-space duality without selection.
+    """Linear-attention forecaster: the special case of state-space duality without selection, its heads decaying.
 
     References:
         Katharopoulos, Vyas, Pappas, Fleuret (2020), Transformers are RNNs; Sun et al. (2023), Retentive network.
@@ -27,8 +27,9 @@ class LinearAttention(DeepForecaster):
     heads: int = Field(4, ge=1, le=64, description="of attention; a divisor of `width`")
     feature_map: Literal["elu", "identity"] = Field("elu", description="of queries and keys: elu + 1, or none (RetNet)")
     timescales: Timescales | None = Field(
-        None,
-        description="shortest and longest memory of the heads, in rows; default: no decay, every past row counts alike",
+        (1.0, 252.0),
+        description="shortest and longest memory of the heads, in rows; null: no decay, every past row counts alike, "
+        "and float32 slowly loses the newest among them",
     )
     expand: int = Field(4, ge=1, le=16, description="hidden channels of the feed-forward map for each channel")
 

@@ -25,7 +25,7 @@ class Hybrid(DeepForecaster):
     seconds_per_fit: ClassVar[float] = 6.0
 
     every: int = Field(2, ge=2, le=64, description="attention at every k-th layer; at most `layers`")
-    heads: int = Field(4, ge=1, le=64, description="of attention; a divisor of `width`")
+    heads: int = Field(4, ge=1, le=64, description="of attention; a divisor of width / 2")
     window: int = Field(63, ge=1, le=65536, description="rows that attention sees, the present one included")
     state: int = Field(16, ge=1, le=256, description="states a channel of the Mamba blocks")
     expand: int = Field(2, ge=1, le=16, description="inner channels for each channel of the Mamba blocks")
@@ -33,10 +33,10 @@ class Hybrid(DeepForecaster):
 
     @property
     def width_step(self) -> int:
-        return self.heads
+        return 2 * self.heads
 
     def blocks(self, width: int) -> list[SequenceBlock]:
-        from ssmfin.models.ssm.blocks.attention import WindowedAttention
+        from ssmfin.models.sequence.blocks.transformer import AttentionBlock
         from ssmfin.models.ssm.blocks.hybrid import hybrid_blocks
         from ssmfin.models.ssm.blocks.mamba import MambaBlock
 
@@ -46,5 +46,5 @@ class Hybrid(DeepForecaster):
             ssm=lambda: MambaBlock(
                 width, state=self.state, expand=self.expand, layers=self.layers, timescales=self.timescales
             ),
-            attention=lambda: WindowedAttention(width, heads=self.heads, window=self.window, layers=self.layers),
+            attention=lambda: AttentionBlock(width, heads=self.heads, window=self.window, layers=self.layers),
         )

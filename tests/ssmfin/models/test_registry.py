@@ -15,7 +15,8 @@ from ssmfin.models.external import SklearnForecaster, load_external
 from ssmfin.models.interface import Design, Forecaster, Target, TrainingSet, Window
 from ssmfin.models.registry import BENCHMARKS, KINDS, forecaster_class
 
-REQUIRED = {"har_x": {"columns": ["vix"]}}  # what a kind cannot guess; all others work as they are
+# What a kind cannot guess; all others work as they are.
+REQUIRED = {"har_x": {"columns": ["vix"]}, "combination": {"members": ["har", "ridge"]}}
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -13,7 +13,15 @@ from pydantic import Field, field_validator, model_validator
 from ssmfin.data.rows import log_or_nan, trailing_means
 from ssmfin.errors import InputError
 from ssmfin.models.baselines.least_squares import Regression, ordinary_least_squares
-from ssmfin.models.baselines.linear_walk import LinearModel, Tally, filter_notes, fit_linear, walk_linear
+from ssmfin.models.baselines.linear_walk import (
+    Estimates,
+    FittedLinear,
+    LinearModel,
+    Tally,
+    filter_notes,
+    fit_linear,
+    walk_linear,
+)
 from ssmfin.models.baselines.pooled import fit_pooled, walk_pooled
 from ssmfin.models.baselines.reweighted import huber, qlike_identity, qlike_log, weighted_by_fit
 from ssmfin.models.baselines.samples import Sample
@@ -117,6 +125,10 @@ class HARFamily(WalkForecaster):
         part = TrainingSet.of(design, _last(window, size))
         may_lack = size != "all"
         return (fit_pooled if self.pooled else fit_linear)(part, lambda other: self._model(other, may_lack=may_lack))
+
+    def from_estimates(self, ids: tuple[str, ...], estimates: Estimates) -> FittedHAR:
+        """What `fit` answered, from the `estimates` of its one part: one training window, not pooled."""
+        return FittedHAR(self, [FittedLinear(self._model, ids, estimates)])
 
     def walk(self, design: Design, windows: list[Window]) -> tuple[list[FloatArray], dict[str, Any]]:
         tested = np.concatenate([np.empty(0, dtype=np.int64), *(w.test_rows for w in windows)])

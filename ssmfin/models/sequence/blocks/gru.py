@@ -1,4 +1,4 @@
-"""Owns the GRU block: torch's own gated recurrent unit, started over stated time scales.
+"""Owns the GRU block: torch's own gated recurrent unit (on a CPU in one loop), started over stated time scales.
 
 r, z = sigmoid(W x_t + U h_{t-1} + b)             n = tanh(W_n x_t + b_n + r (U_n h_{t-1} + c_n))
 h_t  = (1 - z) n + z h_{t-1}                      y_t = h_t
@@ -43,7 +43,14 @@ class GRUBlock(SequenceBlock):
         if state is None:
             state = self.initial_state(len(x), device=x.device, dtype=x.dtype)
         with alone:
-            y, after = run_recurrent(self.cell, wide, state, reset)
+            if x.device.type != "cpu":
+                y, after = run_recurrent(self.cell, wide, state, reset)
+            else:
+                from ssmfin.models.sequence.blocks.gru_loops import gated_recurrence
+
+                W, U, b, c = self.cell.all_weights[0]
+                y = gated_recurrence(nn.functional.linear(wide, W, b), U, c, state[0].to(wide.dtype), reset)
+                after = (y[:, -1],)
         return y.to(x.dtype), after
 
     def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ssmfin.models.deep.block import State
+from ssmfin.models.deep.training import whole_float32
 from ssmfin.models.ssm.discretization import log_uniform
 
 
@@ -29,7 +30,8 @@ def run_recurrent(layer: nn.GRU | nn.LSTM, x: Tensor, state: State, reset: Tenso
     for begin, end in pairwise((0, *cuts, T)):
         if reset is not None:
             state = tuple(torch.where(reset[:, begin, None], 0.0, part) for part in state)
-        y, after = layer(x[:, begin:end], _as_torch(state))
+        with whole_float32(x.device):
+            y, after = layer(x[:, begin:end], _as_torch(state))
         outputs.append(y)
         state = tuple(part[0] for part in ((after,) if isinstance(after, Tensor) else after))
     return torch.cat(outputs, dim=1) if cuts else outputs[0], state

@@ -85,6 +85,9 @@ def _each_chunk(matrix: Tensor, x: Tensor) -> Tensor:
     """(D, M, Q), (B, n, Q, D) -> (B, n, M, D)."""
     B, n, Q, D = x.shape
     rows = matrix @ x.permute(3, 2, 0, 1).reshape(D, Q, B * n)
+    if rows.requires_grad:
+        # strided gradients would be multiplied one channel after the other
+        rows.register_hook(torch.Tensor.contiguous)  # type: ignore[no-untyped-call]
     return rows.view(D, -1, B, n).permute(2, 3, 1, 0)
 
 

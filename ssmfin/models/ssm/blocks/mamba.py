@@ -39,6 +39,7 @@ class MambaBlock(SequenceBlock):
     """
 
     slow_parameters: ClassVar[tuple[str, ...]] = ("log_A", "dt_weight", "dt_bias", "skip")
+    step_sizes: ClassVar[tuple[str, ...]] = ("dt_weight", "dt_bias")
 
     def __init__(
         self,
@@ -93,6 +94,10 @@ class MambaBlock(SequenceBlock):
 
     def discrete(self) -> tuple[Tensor, ...]:
         return (-self.log_A.exp(),)
+
+    def spectrum(self) -> Tensor:
+        """(E, N): exp(dt A) at the step size that the bias alone gives."""
+        return torch.exp(-1 / self.time_scales()).cpu().to(torch.complex128)
 
     def time_scales(self) -> Tensor:
         """(E, N): 1 / (dt |A|) at the step size that the bias alone gives."""

@@ -43,6 +43,7 @@ class Mamba2Block(SequenceBlock):
     """
 
     slow_parameters: ClassVar[tuple[str, ...]] = ("log_A", "dt_bias", "skip")
+    step_sizes: ClassVar[tuple[str, ...]] = ("dt_bias",)
 
     def __init__(
         self,
@@ -115,6 +116,10 @@ class Mamba2Block(SequenceBlock):
 
     def discrete(self) -> tuple[Tensor, ...]:
         return (-self.log_A.exp(),)
+
+    def spectrum(self) -> Tensor:
+        """(H, 1): exp(dt A) at the step size that the bias alone gives."""
+        return torch.exp(-1 / self.time_scales()).cpu().to(torch.complex128)
 
     def time_scales(self) -> Tensor:
         """(H, 1): 1 / (dt |A|) at the step size that the bias alone gives."""

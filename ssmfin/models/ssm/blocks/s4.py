@@ -46,6 +46,7 @@ class S4Block(SequenceBlock):
     """
 
     slow_parameters: ClassVar[tuple[str, ...]] = ("log_dt", "log_decay", "frequency", "low_rank", "input", "output")
+    step_sizes: ClassVar[tuple[str, ...]] = ("log_dt",)
 
     def __init__(self, width: int, *, state: int = 16, timescales: tuple[float, float] = (1, 252)) -> None:
         super().__init__()
@@ -126,11 +127,15 @@ class S4Block(SequenceBlock):
             y = (C * h).sum(-1) + self.skip * u
         return gated_mix(y, self.mix), (h,)
 
-    def time_scales(self) -> Tensor:
-        """(D, N): -1 / log |eigenvalue of A_bar|, the slowest first; several modes have the same where they rotate."""
+    def spectrum(self) -> Tensor:
+        """(D, N): of A_bar, in no order."""
         with torch.no_grad():
-            sizes = torch.linalg.eigvals(self.transition()[0]).abs()
-            scales: Tensor = (-1 / sizes.log()).sort(dim=-1, descending=True).values
+            eigenvalues: Tensor = torch.linalg.eigvals(self.transition()[0].cpu())
+        return eigenvalues
+
+    def time_scales(self) -> Tensor:
+        """(D, N), the slowest first; both modes of a pair have the same."""
+        scales: Tensor = (-1 / self.spectrum().abs().log()).sort(dim=-1, descending=True).values
         return scales
 
 

@@ -47,6 +47,7 @@ class S4DBlock(SequenceBlock):
     """
 
     slow_parameters: ClassVar[tuple[str, ...]] = ("log_dt", "log_decay", "frequency", "output")
+    step_sizes: ClassVar[tuple[str, ...]] = ("log_dt",)
 
     def __init__(
         self,
@@ -144,10 +145,10 @@ class S4DBlock(SequenceBlock):
             y = (y.real if y.is_complex() else y) + self.skip * u
         return gated_mix(y, self.mix), (self._reals(h),)
 
-    def time_scales(self) -> Tensor:
-        """(D, modes): -1 / log |A_bar|."""
+    def spectrum(self) -> Tensor:
+        """(D, modes): A_bar; of conjugate pairs, one each."""
         with torch.no_grad():
-            return -1 / self.transition()[0].abs().log()
+            return self.transition()[0].cpu().to(torch.complex128)
 
     def _modes(self, reals: Tensor) -> Tensor:
         """(..., N) real numbers of the state -> (..., modes)."""

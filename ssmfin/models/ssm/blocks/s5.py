@@ -39,6 +39,7 @@ class S5Block(SequenceBlock):
     """
 
     slow_parameters: ClassVar[tuple[str, ...]] = ("log_dt", "log_decay", "frequency", "input")
+    step_sizes: ClassVar[tuple[str, ...]] = ("log_dt",)
 
     def __init__(
         self,
@@ -100,10 +101,10 @@ class S5Block(SequenceBlock):
             y = h.real @ C.real.T - h.imag @ C.imag.T + self.skip * u
         return self._activate(y), (torch.view_as_real(h),)
 
-    def time_scales(self) -> Tensor:
-        """(1, N / 2): -1 / log |A_bar|; all channels share the modes."""
+    def spectrum(self) -> Tensor:
+        """(1, N / 2): A_bar, one of each conjugate pair; all channels share the modes."""
         with torch.no_grad():
-            return -1 / self.discrete()[0].abs().log()[None]
+            return self.discrete()[0].cpu().to(torch.complex128)[None]
 
     def _activate(self, y: Tensor) -> Tensor:
         g = nn.functional.gelu(y)

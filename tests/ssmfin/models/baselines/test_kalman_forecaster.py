@@ -5,6 +5,7 @@ import datetime as dt
 import numpy as np
 import polars as pl
 import pytest
+from scipy.stats import norm
 
 from ssmfin.classical.kalman.filtering import filter_series
 from ssmfin.classical.kalman.fitting import KalmanFit
@@ -78,6 +79,43 @@ def test_the_path_is_aggregated_as_the_target_is(aggregate, transform):
     found = fitted_at(target, parameters).predict(design_of(data, target), rows)
     whole = {"mean": ahead.mean(axis=1), "sum": ahead.sum(axis=1), "last": ahead[:, -1]}[aggregate]
     np.testing.assert_allclose(found, np.column_stack([ahead[:, 0], whole]), rtol=1e-12)
+
+
+@pytest.mark.parametrize("aggregate", ["mean", "last"])
+@pytest.mark.parametrize("transform", ["log", "none"])
+def test_quantiles_are_those_of_the_predictive_law_where_the_target_is_one_row(aggregate, transform):
+    data, target = panel(), Target("rv", (1, 3), transform=transform, aggregate=aggregate)
+    levels = (0.05, 0.5, 0.9)
+    design = design_of(data, target)
+    rows = np.array([200, 300, 700])
+    noise, shock = (0.25, 0.02) if transform == "log" else (1e-9, 1e-10)
+    fit = KalmanFit.at(specification("local_level"), np.tile([noise, shock], (2, 1)))
+    found = FittedKalman(fit, target, {}, levels).forecast(design, rows)
+    scale = np.log if transform == "log" else np.asarray
+    past = filter_series(fit, scale(design.observed).reshape(2, -1))
+    level, variance = (part.ravel()[rows] for part in past.output("level"))
+    for j, h in enumerate(target.horizons):
+        if h > 1 and aggregate == "mean":
+            assert np.isnan(found.quantiles[:, j]).all()
+            continue
+        law = norm(level, np.sqrt(variance + h * shock + noise))
+        expected = np.column_stack([law.ppf(p) for p in levels])
+        np.testing.assert_allclose(
+            found.quantiles[:, j], np.exp(expected) if transform == "log" else expected, rtol=1e-10
+        )
+    np.testing.assert_array_equal(found.mean, FittedKalman(fit, target, {}).predict(design, rows))
+    assert FittedKalman(fit, target, {}).forecast(design, rows).quantiles is None
+    several = Target("rv", (2, 3), transform=transform)
+    assert FittedKalman(fit, several, {}, levels).forecast(design_of(data, several), rows).quantiles is None
+
+
+def test_on_its_own_process_its_quantiles_cover_what_they_say():
+    exp = experiment(panel(rows=900), Target("rv", (1,)))
+    out = pl.concat([run_task(exp, task).predictions for task in exp.tasks()]).drop_nulls("y")
+    for name, level in (("q05", 0.05), ("q25", 0.25), ("q75", 0.75), ("q95", 0.95)):
+        assert (out["y"] <= out[name]).mean() == pytest.approx(level, abs=0.03)
+    with pytest.raises(InputError, match="levels must increase and lie between 0 and 1"):
+        Kalman(levels=(0.5, 0.5))
 
 
 @pytest.mark.parametrize("model", ["local_level", "sum_of_ar1"])

@@ -1,56 +1,17 @@
-"""Every block is causal, can be cut anywhere and streamed. A new block joins by a line in BLOCKS."""
+"""Every block is causal, can be cut anywhere and streamed. A new block joins by a line in deep_support/blocks.py."""
 
 from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Callable
 
 import pytest
 import torch
+from deep_support.blocks import BLOCKS, RESETS, WIDTH, moved, resets, streamed
 from torch import Tensor
 
 from ssmfin.models.deep.block import SequenceBlock, State
-from ssmfin.models.sequence.blocks.dlinear import DLinearBlock
-from ssmfin.models.sequence.blocks.gru import GRUBlock
-from ssmfin.models.sequence.blocks.linear_attention import LinearAttentionBlock
-from ssmfin.models.sequence.blocks.lstm import LSTMBlock
-from ssmfin.models.sequence.blocks.tcn import TCNBlock
-from ssmfin.models.sequence.blocks.transformer import AttentionBlock, FeedForwardBlock
-from ssmfin.models.ssm.blocks.attention import WindowedAttention
-from ssmfin.models.ssm.blocks.mamba import MambaBlock
-from ssmfin.models.ssm.blocks.mamba2 import Mamba2Block
-from ssmfin.models.ssm.blocks.s4 import S4Block
-from ssmfin.models.ssm.blocks.s4d import S4DBlock
-from ssmfin.models.ssm.blocks.s5 import S5Block
 
-WIDTH = 8
-BLOCKS: dict[str, Callable[[], SequenceBlock]] = {
-    "s4": lambda: S4Block(WIDTH, state=8, timescales=(2, 60)),
-    "s4d-lin": lambda: S4DBlock(WIDTH, state=8, timescales=(2, 60)),
-    "s4d-inv-bilinear": lambda: S4DBlock(WIDTH, state=8, spectrum="inv", discretization="bilinear", timescales=(2, 60)),
-    "s4d-legs": lambda: S4DBlock(WIDTH, state=8, spectrum="legs"),
-    "s4d-real": lambda: S4DBlock(WIDTH, state=4, spectrum="real", timescales=(2, 60)),
-    "s4d-real-bilinear": lambda: S4DBlock(WIDTH, state=4, spectrum="real", discretization="bilinear"),
-    "s5": lambda: S5Block(WIDTH, state=16),
-    "s5-bilinear": lambda: S5Block(WIDTH, state=16, discretization="bilinear"),
-    "mamba": lambda: MambaBlock(WIDTH, state=4),
-    "mamba2": lambda: Mamba2Block(WIDTH, state=8, head=4),
-    "attention": lambda: WindowedAttention(WIDTH, heads=2, window=6),
-    "attention-of-one-step": lambda: WindowedAttention(WIDTH, heads=2, window=1),
-    "gru": lambda: GRUBlock(WIDTH),
-    "lstm": lambda: LSTMBlock(WIDTH),
-    "tcn": lambda: TCNBlock(WIDTH, dilation=4),
-    "tcn-of-one-tap": lambda: TCNBlock(WIDTH, taps=1),
-    "transformer-windowed": lambda: AttentionBlock(WIDTH, heads=2, window=6),
-    "transformer-of-one-step": lambda: AttentionBlock(WIDTH, heads=2, window=1),
-    "transformer-full": lambda: AttentionBlock(WIDTH, heads=2, window=200),
-    "feed-forward": lambda: FeedForwardBlock(WIDTH),
-    "linear-attention": lambda: LinearAttentionBlock(WIDTH, heads=2),
-    "linear-attention-decaying": lambda: LinearAttentionBlock(WIDTH, heads=2, feature_map="identity", memory=(4, 60)),
-    "dlinear": lambda: DLinearBlock(WIDTH, context=20, average=5),
-    "dlinear-of-one-step": lambda: DLinearBlock(WIDTH, context=1),
-}
 FP64, FP32 = 1e-10, 1e-5  # relative to the largest output
 LENGTH = 151  # odd, more than two chunks of every block
 
@@ -58,13 +19,7 @@ LENGTH = 151  # odd, more than two chunks of every block
 @pytest.fixture(params=BLOCKS)
 def block(request: pytest.FixtureRequest) -> SequenceBlock:
     """In float64, its parameters moved away from where they start."""
-    with torch.random.fork_rng():
-        torch.manual_seed(11)
-        made = BLOCKS[request.param]()
-        with torch.no_grad():
-            for parameter in made.parameters():
-                parameter += 0.05 * torch.randn_like(parameter)
-    return made.double().eval()
+    return moved(request.param)
 
 
 def inputs(batch: int = 3, steps: int = LENGTH, *, dtype: torch.dtype = torch.float64) -> Tensor:
@@ -83,15 +38,6 @@ def states_near(actual: State, expected: State, tolerance: float) -> None:
     for one, other in zip(actual, expected, strict=True):
         if one.numel():
             near(one, other, tolerance)
-
-
-def streamed(block: SequenceBlock, x: Tensor) -> tuple[Tensor, State]:
-    state = block.initial_state(len(x), dtype=x.dtype)
-    rows = []
-    for t in range(x.shape[1]):
-        y, state = block.step(x[:, t], state)
-        rows.append(y)
-    return torch.stack(rows, dim=1), state
 
 
 @pytest.mark.parametrize("cut", [1, 64, 100, LENGTH - 1])
@@ -146,21 +92,11 @@ def test_frozen_blocks_thaw_when_parameters_may_change(block: SequenceBlock) -> 
     near(after, block.eval().step(x, state)[0], FP64)
 
 
-RESETS = {0: (0, 70), 1: (3, 4, 64, 150), 2: ()}  # sequence: steps at which a new one starts
-
-
-def resets(batch: int = 3) -> Tensor:
-    mask = torch.zeros(batch, LENGTH, dtype=torch.bool)
-    for row, steps in RESETS.items():
-        mask[row, list(steps)] = True
-    return mask
-
-
 @pytest.mark.parametrize("carried", [False, True])
 def test_a_reset_starts_a_run_of_its_own(block: SequenceBlock, carried: bool) -> None:
     x = inputs()
     state = block(inputs(3, 40).flip(1))[1] if carried else None
-    packed, final = block(x, state, resets())
+    packed, final = block(x, state, resets(LENGTH))
     for row, steps in RESETS.items():
         edges = sorted({0, *steps, LENGTH})
         for begin, end in itertools.pairwise(edges):
@@ -174,7 +110,7 @@ def test_a_reset_starts_a_run_of_its_own(block: SequenceBlock, carried: bool) ->
 def test_no_gradient_crosses_a_reset(block: SequenceBlock) -> None:
     x = inputs().requires_grad_()
     state = tuple(part.detach().requires_grad_() for part in block(inputs(3, 40).flip(1))[1])
-    y, final = block(x, state, resets())
+    y, final = block(x, state, resets(LENGTH))
     loss = y[0, 70:].square().sum() + y[1, 64:150].square().sum() + sum(part[1].square().sum() for part in final)
     grads = torch.autograd.grad(loss, (x, *state), allow_unused=True)
     reached = grads[0]
@@ -191,7 +127,7 @@ def test_later_inputs_do_not_change_one_bit_of_earlier_outputs(
     block: SequenceBlock, dtype: torch.dtype, packed: bool
 ) -> None:
     block, x = block.to(dtype), inputs(dtype=dtype)
-    mask = resets() if packed else None
+    mask = resets(LENGTH) if packed else None
     with torch.no_grad():
         before, _ = block(x, None, mask)
         for t in (0, 1, 37, 63, 64, 65, 149):
@@ -272,7 +208,7 @@ def test_gradients_stay_finite_over_ten_thousand_steps(block: SequenceBlock) -> 
 @pytest.mark.parametrize("packed", [False, True])
 def test_autocast_keeps_states_in_float32(block: SequenceBlock, packed: bool) -> None:
     block, x = block.float(), inputs(dtype=torch.float32)
-    mask = resets() if packed else None
+    mask = resets(LENGTH) if packed else None
     exact, _ = block(x, None, mask)
     with torch.autocast("cpu", torch.bfloat16):
         y, state = block(x, None, mask)

@@ -9,6 +9,8 @@ import sys
 import numpy as np
 import pytest
 import torch
+from deep_support.blocks import KINDS as KINDS_OF_BLOCKS
+from scipy.stats import norm
 from sklearn.base import clone
 
 from ssmfin.errors import InputError
@@ -124,13 +126,14 @@ def test_carried_chunks_equal_one_pass_of_training(design, fitted) -> None:
     np.testing.assert_allclose(fitted.corrections(design, complete)[0], expected, rtol=1e-4, atol=2e-6)
 
 
-def test_history_may_be_limited_to_multiples_of_the_training_length(design, training, moved, origins) -> None:
+@pytest.mark.parametrize("multiple", [1, 2, 4])
+def test_history_may_be_limited_to_multiples_of_the_training_length(multiple, design, training, moved, origins) -> None:
     """Rows older than that change nothing; the last row of the limit does."""
-    model = moved(small(evaluate_length=2).fit(training, seed=1))
+    model = moved(small(evaluate_length=multiple, segment=40, context=16).fit(training, seed=1))
     rows = origins(design, 320, 325)
     rows = rows[design.id_index[rows] == 0]
     before = model.predict(design, rows)
-    length = 2 * (SMALL["segment"] + SMALL["context"])
+    length = multiple * (40 + 16)
 
     def changed(age: int) -> np.ndarray:
         features = design.features.copy()
@@ -138,7 +141,7 @@ def test_history_may_be_limited_to_multiples_of_the_training_length(design, trai
         return model.predict(dataclasses.replace(design, features=features), rows)
 
     assert (changed(length) == before).all()
-    assert (changed(length - SMALL["segment"]) != before).all()
+    assert (changed(length - 40) != before).all()
 
 
 def test_one_network_for_each_id_learns_from_its_own_rows_alone(design, training, origins) -> None:
@@ -172,12 +175,12 @@ def test_an_ensemble_is_the_mean_of_its_members(design, training, moved, origins
     assert len(second) == 1
 
 
-@pytest.mark.parametrize("kind", ["s4d", "transformer"])
+@pytest.mark.parametrize("kind", KIND_NAMES)
 def test_same_seed_same_bits_and_another_seed_differs(kind, design, training, origins) -> None:
     rows = origins(design, 270, LAST)
     threads, state = torch.get_num_threads(), torch.get_rng_state()
     torch.set_num_threads(2)
-    model = small(kind, epochs=3, averaging=1.0, curriculum=0.5)
+    model = small(kind, epochs=2, averaging=1.0, curriculum=0.5)
     forecasts = []
     for seed in (5, 5, 6):
         fit = model.fit(training, seed=seed)
@@ -227,7 +230,7 @@ def test_learns_what_log_har_cannot_see(make_design, make_training_set, origins)
     ratio = [np.mean(design.labels[test] / f - np.log(design.labels[test] / f) - 1, axis=0) for f in (forecast, base)]
     assert (ratio[0] < 0.8 * ratio[1]).all()
     assert fitted.notes["best_epoch"] > 0
-    assert fitted.notes["slow_gradient_norm"] > 0
+    assert fitted.notes["slow_gradient_norm"] > fitted.notes["step_size_gradient_norm"] > 0
 
 
 def test_correction_of_a_long_horizon_is_trusted_less(fitted, training) -> None:
@@ -284,15 +287,49 @@ def test_heads_answer_on_the_original_scale(head, design, training, moved, origi
             inside = (design.labels[rows] > found[..., 0]) & (design.labels[rows] < found[..., 2])
             assert 0.7 < inside.mean() < 1.0
             assert model.predict_event(design, rows) is None
+        whole = model.forecast(design, rows)
+        assert (whole.mean == model.predict(design, rows)).all()
+        if head == "event":
+            assert (whole.event == probability).all()
+            assert (whole.threshold == model.event_level[design.id_index[rows]]).all()
+            assert whole.quantiles is None
+        else:
+            assert whole.levels == model.forecaster.levels
+            assert (whole.quantiles[..., [0, 2, 4]] == found).all()
+            assert whole.event is None
     with pytest.raises(InputError, match=r"levels is \[0.5, 1.5\]; use numbers between 0 and 1"):
         untrained.predict_quantiles(design, rows, [0.5, 1.5])
 
 
-def test_parameters_can_be_inspected_changed_and_cloned() -> None:
-    model = small(width=12)
-    assert model.get_params()["width"] == 12
-    assert model.set_params(width=10) == small(width=10)
-    assert model.width == 12  # frozen: a change is a new one
+def test_event_of_an_id_that_training_did_not_know_is_measured_by_all_labels(design, training, origins) -> None:
+    model = small(head="event", epochs=0).fit(training, seed=0)
+    rows = origins(design, 270, LAST - 6)
+    renamed = dataclasses.replace(design, ids=(*design.ids[:2], "stranger"))
+    threshold = model.forecast(renamed, rows).threshold
+    mine = design.id_index[rows] == 2
+    assert (threshold[~mine] == model.forecast(design, rows).threshold[~mine]).all()
+    for h in range(2):
+        expected = np.quantile(training.design.labels[training.train[:, h], h], 0.9)
+        np.testing.assert_allclose(threshold[mine, h], expected, rtol=1e-12)
+
+
+def test_untrained_event_is_log_har_with_the_law_of_its_errors(design, training, origins) -> None:
+    model = small(head="event", epochs=0).fit(training, seed=0)
+    rows = origins(design, 270, LAST - 6)
+    found, base = model.forecast(design, rows), LogHAR().fit(training, seed=0).predict(design, rows)
+    head = model.groups[0].head
+    expected = norm.sf((np.log(found.threshold / base) - head.mean_error) / head.scale)
+    np.testing.assert_allclose(found.event, expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize("kind", KIND_NAMES)
+def test_parameters_can_be_inspected_changed_and_cloned(kind) -> None:
+    model = small(kind, width=16)
+    own = set(type(model).model_fields) - set(DeepForecaster.model_fields)
+    assert own | {"layers", "width", "learning_rate"} <= model.get_params().keys()
+    assert model.get_params()["width"] == 16
+    assert model.set_params(width=24) == small(kind, width=24)
+    assert model.width == 16  # frozen: a change is a new one
     for copy in (model.clone(), clone(model)):
         assert copy == model
         assert copy is not model
@@ -303,7 +340,8 @@ def test_parameters_can_be_inspected_changed_and_cloned() -> None:
 
 def test_notes_are_plain_facts(fitted) -> None:
     expected = {"best_epoch", "epochs", "validation_loss_at_start", "validation_loss", "parameters"}
-    expected |= {"slow_gradient_norm", "time_scale_shortest", "time_scale_longest"}
+    expected |= {"slow_gradient_norm", "step_size_gradient_norm", "spectral_radius", "period_shortest"}
+    expected |= {"time_scale_shortest", "time_scale_longest", "state_norm"}
     assert expected <= fitted.notes.keys()
     assert all(type(value) in (int, float) for value in fitted.notes.values())
 
@@ -348,6 +386,16 @@ def test_training_sets_that_cannot_teach_are_input_errors(training) -> None:
     ):
         with pytest.raises(InputError, match=message):
             small().fit(broken, seed=0)
+
+
+@pytest.mark.parametrize("kind", KIND_NAMES)
+def test_the_networks_that_benchmarks_build_without_a_forecaster_are_the_defaults_of_its_kind(kind) -> None:
+    """tests/benchmarks/gpu_check.py runs where there is no pydantic."""
+    ours, theirs = forecaster_class(kind)().blocks(64), KINDS_OF_BLOCKS[kind](64)
+    shapes = [[(name, tuple(p.shape)) for name, p in torch.nn.ModuleList(b).named_parameters()] for b in (ours, theirs)]
+    assert shapes[0] == shapes[1]
+    assert [type(block) for block in ours] == [type(block) for block in theirs]
+    assert [block.receptive_field for block in ours] == [block.receptive_field for block in theirs]
 
 
 def test_reading_every_deep_kind_imports_no_torch() -> None:

@@ -7,9 +7,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.optimize import minimize_scalar
+from scipy.special import expit
 from scipy.stats import norm
 
 from ssmfin.errors import InputError
+from ssmfin.models.deep.focal_loss import focal_link
 from ssmfin.models.deep.heads import HEADS, Head, HeadOptions, Targets
 
 OPTIONS = HeadOptions("qlike", (0.05, 0.25, 0.5, 0.75, 0.95), 0.9, 0.0)
@@ -111,20 +114,44 @@ def test_untrained_quantiles_are_those_of_the_base_errors() -> None:
     np.testing.assert_allclose(found[0, 0], np.exp(np.quantile(residuals(4000), OPTIONS.levels)), rtol=1e-9)
 
 
-def test_event_probability_is_the_share_of_events_and_focal_loss_looks_at_the_hard_ones() -> None:
+def test_untrained_event_probability_is_what_the_law_of_the_base_errors_says() -> None:
     head = head_of("event")
-    r = residuals(8000, seed=5)
-    threshold = float(np.quantile(r, 0.8))
-    assert head.event_probability(np.zeros((1, 2, 2)))[0, 0] == pytest.approx(0.1)
-    assert head.event_probability(fitted(head, r, threshold))[0, 0] == pytest.approx(0.2, abs=2e-3)
-    sharp, plain = head_of("event", focal=2.0), head
-    raw = torch.tensor([[[0.0, 5.0], [0.0, -5.0]]], dtype=torch.float64)  # sure of an event; sure of none
-    event = Targets(torch.ones(1, 2, dtype=torch.float64), torch.zeros(1, 2, dtype=torch.float64))
-    zero = torch.zeros_like(raw)
-    rest = plain.loss(zero, event) - torch.nn.functional.softplus(torch.tensor(np.log(9.0)))  # the mean's part
-    ratio = (sharp.loss(raw, event) - rest) / (plain.loss(raw, event) - rest)
-    assert ratio[0, 0] < 0.05
-    assert ratio[0, 1] > 0.99
+    r = residuals(4000)
+    begins = np.array([[-0.3, 0.0], [0.5, 2.0]])
+    found = head.event_probability(np.zeros((2, 2, 2)), begins)
+    np.testing.assert_allclose(found[:, 0], norm(r.mean(), r.std()).sf(begins[:, 0]), rtol=1e-12)
+    assert 0 < head.event_probability(np.zeros((1, 2, 2)), np.full((1, 2), 10.0))[0, 0] < 1e-100
+
+
+@pytest.mark.parametrize("focal", [0.0, 0.5, 2.0, 5.0])
+@pytest.mark.parametrize("share", [0.02, 0.2, 0.7])
+def test_event_probability_is_the_share_of_events_whatever_the_focal_loss(focal: float, share: float) -> None:
+    head = head_of("event", focal=focal)
+    r = residuals(8000, 0.7, seed=5)
+    threshold = float(np.quantile(r, 1 - share))
+    targets = Targets(torch.from_numpy(np.stack([r, r], axis=-1)), torch.full((len(r), 2), threshold).double())
+
+    def loss(x: float) -> float:
+        raw = torch.tensor([0.0, x], dtype=torch.float64).expand(len(r), 2, 2)
+        return float(head.loss(raw, targets)[:, 0].mean())
+
+    best = minimize_scalar(loss, bounds=(-15, 15), method="bounded", options={"xatol": 1e-4}).x
+    found = head.event_probability(np.array([[[0.0, best]] * 2]), np.full((1, 2), threshold))
+    assert found[0, 0] == pytest.approx(share, abs=1e-3)
+
+
+@pytest.mark.parametrize("focal", [0.0, 2.0])
+def test_event_loss_is_the_focal_loss_of_the_linked_probability(focal: float) -> None:
+    head = head_of("event", focal=focal)
+    raw = np.array([[[0.0, 5.0], [0.0, -5.0]], [[0.0, 0.3], [0.0, -40.0]]])
+    r, threshold = np.array([[1.0, 1.0], [-1.0, -1.0]]), np.array([[0.0, 0.2], [-0.4, 0.5]])
+    found = head.loss(torch.from_numpy(raw), Targets(torch.from_numpy(r), torch.from_numpy(threshold))).numpy()
+    p = head.event_probability(raw, threshold)
+    v = expit(np.interp(np.log(p) - np.log1p(-p), *focal_link(focal)))
+    right = np.where(r > threshold, v, 1 - v)
+    np.testing.assert_allclose(
+        found - (np.exp(r) - r - 1), -((1 - right) ** focal) * np.log(right), rtol=1e-6, atol=1e-12
+    )
 
 
 @pytest.mark.parametrize("name", HEADS)

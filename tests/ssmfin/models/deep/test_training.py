@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -146,6 +147,28 @@ def test_the_average_of_the_weights_is_validated_and_kept(network: nn.Linear) ->
     assert steps(range(history.epochs)) == [0, 1, 2, 3]
     assert seen[0] > seen[1] > seen[2]
     assert network.weight.item() == seen[-1]  # the average of the last epoch, not its last weights
+
+
+def test_averaged_weights_wander_less_than_the_weights_that_noise_throws_about() -> None:
+    def wandering(averaging: float) -> float:
+        torch.manual_seed(0)
+        network = nn.Linear(1, 1)
+        seen: list[float] = []
+
+        def validation() -> float:
+            seen.append(network.weight.item())
+            return -float(len(seen))
+
+        def epoch_losses(epoch: int):
+            for _ in range(4):
+                target = 3 * torch.randn(())
+                yield lambda target=target: (network(torch.ones(1, 1)) - target).square().sum()
+
+        recipe = Recipe(**{**RECIPE.__dict__, "weight_decay": 0.0, "averaging": averaging})
+        train(network, recipe, epoch_losses=epoch_losses, validation_loss=validation)
+        return float(np.abs(np.diff(seen[5:20])).mean())
+
+    assert wandering(5.0) < 0.5 * wandering(0.0)
 
 
 def test_slow_parameters_have_their_own_rate_and_vectors_no_decay() -> None:

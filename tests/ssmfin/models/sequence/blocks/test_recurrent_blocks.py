@@ -6,9 +6,10 @@ import math
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ssmfin.models.sequence.blocks.gru import GRUBlock
+from ssmfin.models.sequence.blocks.gru_loops import gated_recurrence
 from ssmfin.models.sequence.blocks.lstm import LSTMBlock
 from ssmfin.models.sequence.blocks.recurrent import gate_memory, memory_bias
 
@@ -106,3 +107,36 @@ def test_memory_and_bias_are_inverse() -> None:
     torch.testing.assert_close(
         torch.sigmoid(-torch.log(torch.expm1(1 / memory))) ** memory, torch.full_like(memory, math.exp(-1))
     )
+
+
+@pytest.mark.parametrize("dtype, tolerance", [(torch.float64, 1e-12), (torch.float32, 1e-5)])
+@pytest.mark.parametrize("width", [1, 5, 32])
+def test_the_loop_of_a_gru_is_torchs_layer_in_values_and_gradients(
+    width: int, dtype: torch.dtype, tolerance: float
+) -> None:
+    torch.manual_seed(0)
+    layer = nn.GRU(width, width, batch_first=True).to(dtype)
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter *= 2  # gates nearly shut and nearly open
+    x, h0 = torch.randn(3, 40, width, dtype=dtype), torch.randn(3, width, dtype=dtype)
+    x, h0 = (3 * x).requires_grad_(), h0.requires_grad_()
+    W, U, b, c = layer.all_weights[0]
+    found = gated_recurrence(nn.functional.linear(x, W, b), U, c, h0, None)
+    expected, _ = layer(x, h0[None])
+    weight = torch.randn_like(expected)
+    inputs = (x, h0, *layer.parameters())
+    for one, other in zip(
+        (found, *torch.autograd.grad((found * weight).sum(), inputs)),
+        (expected, *torch.autograd.grad((expected * weight).sum(), inputs)),
+        strict=True,
+    ):
+        assert float((one - other).detach().abs().max()) < tolerance * float(other.detach().abs().max())
+
+
+def test_the_loop_of_a_gru_has_no_second_derivative() -> None:
+    x = torch.randn(1, 4, 6, requires_grad=True)
+    y = gated_recurrence(x, torch.randn(6, 2), torch.zeros(6), torch.zeros(1, 2), None)
+    (first,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        first.sum().backward()

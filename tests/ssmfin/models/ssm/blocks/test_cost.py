@@ -10,7 +10,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ssmfin.models.deep.block import SequenceBlock
-from ssmfin.models.ssm.blocks.attention import WindowedAttention
+from ssmfin.models.sequence.blocks.transformer import AttentionBlock
 from ssmfin.models.ssm.blocks.mamba import MambaBlock
 from ssmfin.models.ssm.blocks.mamba2 import Mamba2Block
 from ssmfin.models.ssm.blocks.s4 import S4Block
@@ -28,7 +28,7 @@ class Count(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize("make", [S4Block, S4DBlock, S5Block, MambaBlock, Mamba2Block, WindowedAttention])
+@pytest.mark.parametrize("make", [S4Block, S4DBlock, S5Block, MambaBlock, Mamba2Block, AttentionBlock])
 @pytest.mark.parametrize("packed", [False, True])
 def test_operations_do_not_grow_with_time(make: Callable[[int], SequenceBlock], packed: bool) -> None:
     block, counts = make(16), []
@@ -43,7 +43,7 @@ def test_operations_do_not_grow_with_time(make: Callable[[int], SequenceBlock], 
     assert counts[1] < 1100
 
 
-@pytest.mark.parametrize("make", [S4Block, S4DBlock, S5Block, MambaBlock, Mamba2Block, WindowedAttention])
+@pytest.mark.parametrize("make", [S4Block, S4DBlock, S5Block, MambaBlock, Mamba2Block, AttentionBlock])
 def test_freezing_saves_operations_of_a_step(make: Callable[[int], SequenceBlock]) -> None:
     block, counts = make(16).eval(), []
     for freeze in (False, True):
