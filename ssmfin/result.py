@@ -10,7 +10,6 @@ import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,27 +17,29 @@ import polars as pl
 
 from ssmfin.errors import InputError
 from ssmfin.evaluation.causality import check_causality
+from ssmfin.evaluation.columns import merged
+from ssmfin.evaluation.cross_section import CrossSection
 from ssmfin.evaluation.experiment import Experiment, ModelEntry, Task
 from ssmfin.evaluation.judging import Scoring, families, judge
 from ssmfin.evaluation.leaderboard import Leaderboard
 from ssmfin.evaluation.learning import learned_notes
 from ssmfin.evaluation.plan import experiment_plan, skipped_ids, skipped_origins
+from ssmfin.evaluation.probabilistic import Probabilistic
 from ssmfin.evaluation.splits import WalkForward
 from ssmfin.evaluation.verdict import Verdict
-from ssmfin.evaluation.walk_forward import SORT_KEYS, merge_notes, run_task
+from ssmfin.evaluation.walk_forward import merge_notes, run_task
 from ssmfin.features.kinds import spec_class
 from ssmfin.features.row_specs import HarLagsSpec
 from ssmfin.features.spec import FeatureSpec
 from ssmfin.models.interface import Forecaster, Target
 from ssmfin.models.registry import BENCHMARKS, forecaster_class
+from ssmfin.versions import ABSENT, NUMERIC_PACKAGES, package_versions
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from ssmfin.data.panel import Panel
     from ssmfin.reporting.data import ReportData
-
-PACKAGES = ("ssmfin", "numpy", "polars", "scipy", "scikit-learn", "statsmodels", "arch", "lightgbm", "torch")
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,12 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Result:
-    """A finished evaluation: forecasts, scores, the verdict, and everything that its report shows."""
+    """A finished evaluation: forecasts, scores, the verdict, and everything that its report shows.
+
+    Attributes:
+        probabilistic: scores of quantiles and events; None where no model gives any.
+        weights: of combinations over time: model, unique_id, ds, horizon, member, weight, learned; None without one.
+    """
 
     name: str
     experiment: Experiment
@@ -67,11 +73,18 @@ class Result:
     study_yaml: str = ""
     reproduce: str = ""
     source: str = "a panel given in Python"
+    probabilistic: Probabilistic | None = None
+    weights: pl.DataFrame | None = None
 
     @property
     def leaderboard(self) -> pl.DataFrame:
         """Pooled over ids; columns as in leaderboard.parquet."""
         return self.scores.pooled
+
+    @property
+    def ranking(self) -> pl.DataFrame | None:
+        """Rank IC and long-short spread of every model; None unless `cross_section` was asked for."""
+        return None if self.scores.ranking is None else self.scores.ranking.table
 
     @property
     def leaderboard_by_id(self) -> pl.DataFrame:
@@ -148,6 +161,8 @@ class Result:
             study_yaml=self.study_yaml,
             reproduce=self.reproduce,
             environment=environment(),
+            probabilistic=None if self.probabilistic is None else self.probabilistic.pooled,
+            cross_section=self.scoring.cross_section,
         )
 
     def __str__(self) -> str:
@@ -156,13 +171,8 @@ class Result:
 
 def environment() -> dict[str, str]:
     """Versions of what computes, without importing it."""
-    found = {"python": platform.python_version(), "platform": platform.system()}
-    for name in PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
+    packages = {k: v for k, v in package_versions(("ssmfin", *NUMERIC_PACKAGES)).items() if v != ABSENT}
+    return {"python": platform.python_version(), "platform": platform.system(), **packages}
 
 
 def model_costs(experiment: Experiment, outcomes: Sequence[Outcome]) -> pl.DataFrame:
@@ -193,27 +203,30 @@ def summarise(
     study_yaml: str = "",
     reproduce: str = "",
     source: str = "a panel given in Python",
+    weights: pl.DataFrame | None = None,
 ) -> Result:
     """Scores and the verdict from the forecasts of all tasks.
 
     Args:
         predictions: columns and order as in predictions.parquet.
-        outcomes: one per task, failed ones included.
+        outcomes: one per task, failed ones included. weights: of combinations over time.
     """
     costs = model_costs(experiment, outcomes)
     seconds = {row["model"]: (row["fit_seconds"], row["predict_seconds"]) for row in costs.iter_rows(named=True)}
-    scores, verdict = judge(experiment, predictions, scoring, seconds)
+    judged = judge(experiment, predictions, scoring, seconds)
     return Result(
         name=name,
         experiment=experiment,
         scoring=scoring,
         predictions=predictions,
-        scores=scores,
-        verdict=verdict,
+        scores=judged.leaderboard,
+        verdict=judged.verdict,
         outcomes=tuple(outcomes),
+        probabilistic=judged.probabilistic,
         study_yaml=study_yaml,
         reproduce=reproduce,
         source=source,
+        weights=weights,
     )
 
 
@@ -228,6 +241,7 @@ def evaluate(
     losses: Sequence[str] = ("qlike", "mse", "mae"),
     reference: str = "log_har",
     mcs_size: float = 0.1,
+    cross_section: CrossSection | Mapping[str, int] | None = None,
     seed: int = 0,
     name: str = "evaluation",
 ) -> Result:
@@ -238,16 +252,16 @@ def evaluate(
         panel: long, with `unique_id` and `ds`. target: a column (log, mean over t+1..t+h for `folds.horizons`), or a
             `Target` that says more. features: name -> spec, or its mapping as in a study file; default: HAR lags.
         benchmarks: further or tuned benchmarks by name. losses, reference, mcs_size: as in `Scoring`. seed: of the
-            study.
+            study. cross_section: rank ids against each other, such as {"groups": 10, "least_ids": 20}.
     Returns:
-        `result.verdict`, `result.leaderboard`, `result.predictions`, `result.report("file.html")`. A model that
-        raises is
-        recorded in `result.failures`; the others go on.
+        `result.verdict`, `result.leaderboard`, `result.predictions`, `result.report("file.html")`. A model that raises
+        is recorded in `result.failures`; the others go on.
     Raises:
         InputError: the panel, the target, the windows or a name is wrong, or a feature sees the future.
     """
     from ssmfin.features.transformer import as_panel
 
+    ranked = CrossSection(**cross_section) if isinstance(cross_section, Mapping) else cross_section
     if isinstance(target, str):
         target = Target(column=target, horizons=tuple(folds.horizons or (1,)))
     defaults = {kind: forecaster_class(kind)() for kind in BENCHMARKS}
@@ -267,25 +281,29 @@ def evaluate(
         seed=seed,
     )
     check_causality(experiment.panel, target, experiment.features, experiment.folds)
-    frames, outcomes = [], []
-    for task in experiment.tasks():
+    frames: list[pl.DataFrame] = []
+    weights: list[pl.DataFrame] = []
+    outcomes = []
+    for task in sorted(experiment.tasks(), key=lambda task: bool(experiment.members(task.model))):  # members first
         try:
-            done = run_task(experiment, task)
+            done = run_task(experiment, task, members=frames)
         except InputError:
             raise
         except Exception as error:  # a model's own failure is recorded, as in a study
             outcomes.append(Outcome(task, error=f"{type(error).__name__}: {error}", traceback=traceback.format_exc()))
             continue
         frames.append(done.predictions)
+        weights += [] if done.weights is None else [done.weights]
         outcomes.append(Outcome(task, done.fit_seconds, done.predict_seconds, done.notes))
     if not frames:
         raise RuntimeError(f"every task failed, the first with: {outcomes[0].error}\n{outcomes[0].traceback}")
     return summarise(
         experiment,
-        pl.concat(frames).sort(*SORT_KEYS),
+        merged(frames),
         outcomes,
         name=name,
-        scoring=Scoring(losses=tuple(losses), reference=reference, mcs_size=mcs_size),
+        scoring=Scoring(tuple(losses), reference, mcs_size, ranked),
+        weights=pl.concat(weights) if weights else None,
     )
 
 

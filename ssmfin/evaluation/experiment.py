@@ -16,6 +16,7 @@ from ssmfin.evaluation.learning import FeatureLearner, InMemory, Learnings
 from ssmfin.evaluation.splits import Fold, WalkForward
 from ssmfin.features.spec import FeatureSpec
 from ssmfin.features.transformer import panel_column
+from ssmfin.models.combination.spec import Combination, check_combination
 from ssmfin.models.interface import Design, Forecaster, Target, Window
 
 COLUMNS_KEPT = 2  # fits of each feature that learns whose columns stay in memory
@@ -84,7 +85,8 @@ class Experiment:
         """An experiment without the models that have no meaning for its target (log-HAR of a return).
 
         Raises:
-            InputError: the target is wrong, or the reference is one of the models left out.
+            InputError: the target is wrong, the reference is one of the models left out, or a combination has a member
+                that it cannot have.
         """
         check_target(panel, target)
         least = float(panel_column(panel, target.column).min())
@@ -98,6 +100,14 @@ class Experiment:
                 f"evaluate.reference is {reference!r}, which {left_out[reference]}; "
                 f"use another reference, such as 'har'."
             )
+        kinds = {name: getattr(entry.forecaster, "kind", "") for name, entry in models.items()}  # a user's may lack it
+        for name, entry in models.items():
+            if isinstance(entry.forecaster, Combination):
+                check_combination(name, entry.forecaster, kinds, left_out, target, least=least)
+                if entry.features is not None or entry.refit is not None:
+                    raise InputError(
+                        f"model {name!r} is a combination, which is not fitted; give no features, no refit."
+                    )
         kept = {name: entry for name, entry in models.items() if name not in left_out}
         return cls(panel, target, walk_forward, features, kept, seed, left_out)
 
@@ -136,6 +146,16 @@ class Experiment:
             for fit in learner.fits_needed(name, learner.fit_of(name, window * k))
         ]
         return list(dict.fromkeys([*((name, 0) for name in learner.learned), *own]))
+
+    def members(self, model: str) -> tuple[str, ...]:
+        """The models that a combination combines; none for any other model."""
+        forecaster = self.models[model].forecaster
+        return forecaster.members if isinstance(forecaster, Combination) else ()
+
+    def member_tasks(self, task: Task) -> list[Task]:
+        """The tasks whose forecasts a combination's task reads; none for any other model's."""
+        members = self.members(task.model)
+        return [other for other in self.tasks() if other.model in members] if members else []
 
     def fold_of(self, window: Window) -> int:
         """The fold at whose cutoff a window is fitted."""
@@ -193,9 +213,13 @@ class Experiment:
         )
 
     def tasks(self) -> list[Task]:
-        """All tasks, model by model in the order of the study."""
+        """All tasks, model by model in the order of the study. A combination has one, for all folds, without fits."""
         found = []
         for name, entry in self.models.items():
+            if self.members(name):
+                seconds = entry.forecaster.seconds_per_fit * len(self.panel.ids)
+                found += [Task(name, seed, (), tuple(range(len(self.folds))), seconds) for seed in entry.runs]
+                continue
             k = self.refit(name)
             fits = -(-len(self.folds) // k)
             size = entry.forecaster.fits_per_task
@@ -234,6 +258,7 @@ class Experiment:
             "all_refits": sorted({self.refit(name) for name in self.models}),  # they decide which rows are common
             "seed": [self.seed, task.seed],
             "fits": list(task.fits),
+            "members": [self.identity(member) for member in self.member_tasks(task)],
         }
 
     def design_for(self, model: str, window: Window | None = None) -> Design:

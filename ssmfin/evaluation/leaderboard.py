@@ -14,6 +14,7 @@ import polars as pl
 
 from ssmfin.errors import InputError, nearest
 from ssmfin.evaluation.comparison import diebold_mariano, mincer_zarnowitz, model_confidence_sets, too_few
+from ssmfin.evaluation.cross_section import Ranking
 from ssmfin.evaluation.losses import Loss, losses_named
 from ssmfin.evaluation.scores import (
     Scored,
@@ -70,6 +71,7 @@ class Leaderboard:
         ids, seeds: ids scored; seeds averaged in each model.
         incomplete: what was left out because forecasts are missing: model, seed (null: all), rows, expected.
         notes: what the reader should know (missing tests, infinite losses, models left out), in words.
+        ranking: how the models order the ids of a date; None where it was not asked for.
     """
 
     pooled: pl.DataFrame
@@ -82,6 +84,7 @@ class Leaderboard:
     seeds: dict[str, int]
     incomplete: pl.DataFrame
     notes: tuple[str, ...]
+    ranking: Ranking | None = None
 
 
 def make_leaderboard(

@@ -8,62 +8,82 @@ given is cut at its cutoff, so that nothing later exists for it.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import polars as pl
 
+from ssmfin.evaluation.columns import EVENT, THRESHOLD, merged, quantile_column
+from ssmfin.evaluation.combining import combine_members
 from ssmfin.evaluation.design import cut
 from ssmfin.evaluation.experiment import Experiment, Task
-from ssmfin.models.interface import TrainingSet, WalkForecaster, Window
-
-SORT_KEYS = ("model", "seed", "unique_id", "ds", "horizon")
+from ssmfin.models.interface import Forecast, TrainingSet, WalkForecaster, Window
 
 
 @dataclass(frozen=True)
 class TaskResult:
-    """Forecasts of one task, sorted by `SORT_KEYS`, with what it took."""
+    """Forecasts of one task, sorted by `columns.SORT_KEYS`, with what it took, in seconds.
+
+    `weights` are those of a combination over time.
+    """
 
     predictions: pl.DataFrame
     fit_seconds: float
     predict_seconds: float
     notes: dict[str, Any] = field(default_factory=dict)
+    weights: pl.DataFrame | None = None
 
 
-def run_task(experiment: Experiment, task: Task) -> TaskResult:
+def run_task(experiment: Experiment, task: Task, members: Iterable[pl.DataFrame] = ()) -> TaskResult:
     """Fit and predict one task.
 
+    Args:
+        members: for a combination, the predictions of all tasks that `experiment.member_tasks` names, in any order.
     Raises:
-        RuntimeError: the model answered with a wrong shape or a forecast that is not finite.
+        RuntimeError: the model answered with a wrong shape or a forecast that is not finite, or a member of a
+            combination lacks forecasts.
     """
     from threadpoolctl import threadpool_limits
 
     with threadpool_limits(limits=1):  # one thread: the same bits in every executor
+        if experiment.members(task.model):
+            return _combine(experiment, task, members)
         entry = experiment.models[task.model]
         windows = [experiment.window(task.model, fit) for fit in task.fits]
         if isinstance(entry.forecaster, WalkForecaster) and not experiment.learned_by(task.model):
             begin = time.perf_counter()
-            forecasts, notes = entry.forecaster.walk(experiment.design_for(task.model), windows)
+            means, notes = entry.forecaster.walk(experiment.design_for(task.model), windows)
+            forecasts = [Forecast(mean) for mean in means]
             fit_seconds, predict_seconds = time.perf_counter() - begin, 0.0
         else:
             forecasts, notes, fit_seconds, predict_seconds = _fit_and_predict(experiment, task, windows)
-        parts = list(_frames(experiment, task, windows, forecasts))
+        parts = list(_frames(experiment, task, [window.test_rows for window in windows], forecasts))
     return TaskResult(
-        predictions=pl.concat(parts).sort(*SORT_KEYS),
+        predictions=merged(parts),
         fit_seconds=fit_seconds,
         predict_seconds=predict_seconds,
         notes=notes,
     )
 
 
+def _combine(experiment: Experiment, task: Task, members: Iterable[pl.DataFrame]) -> TaskResult:
+    begin = time.perf_counter()
+    found = combine_members(experiment, task, members)
+    parts = list(_frames(experiment, task, [found.rows], [Forecast(found.forecast)]))
+    return TaskResult(merged(parts), 0.0, time.perf_counter() - begin, dict(found.notes), found.weights)
+
+
 def _fit_and_predict(
     experiment: Experiment, task: Task, windows: list[Window]
-) -> tuple[list[np.ndarray], dict[str, Any], float, float]:
+) -> tuple[list[Forecast], dict[str, Any], float, float]:
     forecasts, notes, fit_seconds, predict_seconds = [], [], 0.0, 0.0
     for fit, window in zip(task.fits, windows, strict=True):
         design = experiment.design_for(task.model, window)
+        if not len(window.test_rows):  # no id has enough rows to learn from: there may be none at all
+            forecasts.append(Forecast(np.empty((0, len(design.target.horizons)))))
+            continue
         past, _ = cut(design, window.cutoff, labels_until=window.cutoff)
         training = TrainingSet.of(past, replace(window, test_rows=np.empty(0, dtype=np.int64)))
         begin = time.perf_counter()
@@ -72,25 +92,22 @@ def _fit_and_predict(
         fit_seconds += time.perf_counter() - begin
         notes.append(fitted.notes)
         begin = time.perf_counter()
-        if len(window.test_rows):
-            last = int(design.date_index[window.test_rows].max())
-            seen, position = cut(design, last, labels_until=None)
-            forecasts.append(fitted.predict(seen, position[window.test_rows]))
-        else:
-            forecasts.append(np.empty((0, len(design.target.horizons))))
+        last = int(design.date_index[window.test_rows].max())
+        seen, position = cut(design, last, labels_until=None)
+        forecasts.append(fitted.forecast(seen, position[window.test_rows]))
         predict_seconds += time.perf_counter() - begin
     return forecasts, merge_notes(notes), fit_seconds, predict_seconds
 
 
 def _frames(
-    experiment: Experiment, task: Task, windows: list[Window], forecasts: list[np.ndarray]
+    experiment: Experiment, task: Task, origins: list[np.ndarray], forecasts: list[Forecast]
 ) -> Iterator[pl.DataFrame]:
     design, frame = experiment.design, experiment.panel.frame
     horizons = np.array(experiment.target.horizons, dtype=np.int32)
     cutoffs = np.array([fold.cutoff for fold in experiment.folds])
-    for window, y_hat in zip(windows, forecasts, strict=True):
-        rows = window.test_rows
-        _check_forecasts(experiment, task, rows, y_hat)
+    for rows, forecast in zip(origins, forecasts, strict=True):
+        _check_forecasts(experiment, task, rows, forecast.mean)
+        _check_distribution(experiment, task, len(rows), forecast)
         fold = np.searchsorted(cutoffs, design.date_index[rows], side="right") - 1
         repeat = np.repeat(np.arange(len(rows)), len(horizons))
         keys = frame.select("unique_id", "ds")[rows[repeat]]
@@ -101,8 +118,43 @@ def _frames(
             model=pl.lit(task.model, dtype=pl.String),
             seed=pl.lit(task.seed, dtype=pl.Int64),
             y=pl.Series(design.labels[rows].ravel(), dtype=pl.Float64).fill_nan(None),
-            y_hat=pl.Series(y_hat.ravel(), dtype=pl.Float64),
+            y_hat=pl.Series(forecast.mean.ravel(), dtype=pl.Float64),
+            **{name: pl.Series(values.ravel(), dtype=pl.Float64).fill_nan(None) for name, values in _more(forecast)},
         )
+
+
+def _more(forecast: Forecast) -> Iterator[tuple[str, np.ndarray]]:
+    """Columns beyond the mean's, (n, H) each."""
+    if forecast.quantiles is not None:
+        for level, values in zip(forecast.levels, np.moveaxis(forecast.quantiles, -1, 0), strict=True):
+            yield quantile_column(level), values
+    if forecast.event is not None and forecast.threshold is not None:
+        yield EVENT, forecast.event
+        yield THRESHOLD, forecast.threshold
+
+
+def _check_distribution(experiment: Experiment, task: Task, rows: int, forecast: Forecast) -> None:
+    """Quantiles are there for all rows of a horizon or for none, and do not cross; probabilities are ones."""
+    shape = (rows, len(experiment.target.horizons))
+    q, p, threshold = forecast.quantiles, forecast.event, forecast.threshold
+    if q is not None:
+        if q.shape != (*shape, len(forecast.levels)):
+            raise RuntimeError(
+                f"model {task.model!r} gave quantiles of shape {q.shape}, not (rows, horizons, levels) = "
+                f"{(*shape, len(forecast.levels))}."
+            )
+        told = ~np.isnan(q).all(axis=(0, 2))
+        if not np.isfinite(q[:, told]).all() or (np.diff(q[:, told], axis=-1) < 0).any():
+            raise RuntimeError(f"model {task.model!r} gave quantiles that are not finite, or that cross.")
+    if (p is None) != (threshold is None):
+        raise RuntimeError(f"model {task.model!r} gave an event without a threshold, or the reverse; give both.")
+    if p is not None and threshold is not None:
+        if p.shape != shape or threshold.shape != shape:
+            raise RuntimeError(
+                f"model {task.model!r} gave events of shape {p.shape} and {threshold.shape}, not {shape}."
+            )
+        if not (np.isfinite(threshold).all() and ((p >= 0) & (p <= 1)).all()):
+            raise RuntimeError(f"model {task.model!r} gave a probability outside [0, 1] or a threshold not finite.")
 
 
 def _check_forecasts(experiment: Experiment, task: Task, rows: np.ndarray, y_hat: np.ndarray) -> None:

@@ -7,6 +7,8 @@ from typing import Any
 
 import polars as pl
 
+from ssmfin.evaluation.cross_section import CrossSection
+
 
 @dataclass(frozen=True)
 class ReportData:
@@ -30,6 +32,8 @@ class ReportData:
         costs: model, family, tasks, fits, fit_seconds, predict_seconds.
         notes: model -> plain facts, such as {"har": {"insanity_filter": 3, "forecasts": 12000}}.
         data_notes: source, rows, ids, first, last, dropped rows, ids never forecast and why.
+        cross_section: how ids are ranked against each other; None where the study does not ask for it.
+        probabilistic: scores of quantiles and events, as in probabilistic.parquet; None where no model gives any.
         study_yaml: the resolved study. `reproduce`: the commands. `environment`: package -> version.
     """
 
@@ -51,3 +55,5 @@ class ReportData:
     study_yaml: str
     reproduce: str
     environment: dict[str, str]
+    probabilistic: pl.DataFrame | None = None
+    cross_section: CrossSection | None = None

@@ -1,4 +1,4 @@
-"""Owns the plots of a report: each one an inline image, drawn without global state and with the same bytes every time.
+"""Owns the plots of a report: forecasts, intervals, reliability, losses over time and by year, the fold map.
 
 No text that a user chose (ids, names of models) is drawn: titles and legends are HTML. What is left are numbers, dates
 and fixed words, so that no name can break a plot, and fonts that ship with matplotlib suffice.
@@ -6,41 +6,31 @@ and fixed words, so that no name can break a plot, and fonts that ship with matp
 
 from __future__ import annotations
 
-import base64
-import io
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ssmfin.reporting.inline_images import (
+    GRID,
+    MARGINS,
+    MUTED,
+    PANEL,
+    WIDE,
+    Image,
+    date_axis,
+    inline_image,
+    log_axis,
+    pad_single_date,
+)
 from ssmfin.reporting.style import INK, REALISED, ModelStyle
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# CSS pixels. A panel fits a phone nearly unscaled and two or three of them stand side by side on a desk.
-PANEL = (430, 250)
-WIDE = 860
-PIXELS_PER_INCH = 96
-PNG_DPI = 160
-# Measured, base64 included: an SVG panel takes 25 kB, 20 bytes for a vertex and 90 for a marker; a PNG 40 to 60 kB.
-MAX_SVG_VERTICES = 1_200
-MARGINS = {"left": 54, "right": 16, "top": 18, "bottom": 24}  # CSS pixels; fixed, so that panels align with each other
 MAX_POINTS = 600  # more points than that in one line are finer than the pixels
-GRID, MUTED = "#e4e7ec", "#5b6472"
-
-
-@dataclass(frozen=True)
-class Image:
-    """An image as a data URI with its size in CSS pixels and its text for those who cannot see it."""
-
-    uri: str
-    width: int
-    height: int
-    alt: str
 
 
 @dataclass(frozen=True)
@@ -52,63 +42,12 @@ class Line:
     y: np.ndarray
 
 
-@contextmanager
-def drawing() -> Iterator[None]:
-    """Matplotlib with our settings and none of the user's (a matplotlibrc may ask for LaTeX or another font)."""
-    import matplotlib
+@dataclass(frozen=True)
+class Band:
+    """An interval over time, (n,) each."""
 
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(
-            {
-                "svg.hashsalt": "ssmfin",  # ids inside an SVG are otherwise random
-                "svg.fonttype": "path",
-                "font.family": "DejaVu Sans",
-                "font.size": 8.6,
-                "axes.edgecolor": "#c3c9d2",
-                "axes.linewidth": 0.8,
-                "axes.labelcolor": MUTED,
-                "axes.unicode_minus": True,
-                "xtick.color": "#c3c9d2",
-                "ytick.color": "#c3c9d2",
-                "xtick.labelcolor": MUTED,
-                "ytick.labelcolor": MUTED,
-                "xtick.major.size": 3.0,
-                "ytick.major.size": 0.0,
-                "path.simplify_threshold": 0.3,
-            }
-        )
-        yield
-
-
-def _image(draw: Callable[[Axes], None], size: tuple[int, int], alt: str, *, vertices: int) -> Image:
-    """Draws into a fresh figure; SVG while it is small, PNG when the lines are dense."""
-    from matplotlib.figure import Figure
-
-    width, height = size
-    figure = Figure(figsize=(width / PIXELS_PER_INCH, height / PIXELS_PER_INCH))
-    axes = figure.add_axes(
-        (
-            MARGINS["left"] / width,
-            MARGINS["bottom"] / height,
-            1 - (MARGINS["left"] + MARGINS["right"]) / width,
-            1 - (MARGINS["top"] + MARGINS["bottom"]) / height,
-        )
-    )
-    for side in ("top", "right", "left"):
-        axes.spines[side].set_visible(False)
-    axes.grid(axis="y", color=GRID, linewidth=0.7)
-    axes.set_axisbelow(True)
-    draw(axes)
-    buffer = io.BytesIO()
-    # Creation dates and versions in the metadata would change the bytes of the same study.
-    if vertices <= MAX_SVG_VERTICES:
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-        kind = "image/svg+xml"
-    else:
-        figure.savefig(buffer, format="png", dpi=PNG_DPI, metadata={"Software": None})
-        kind = "image/png"
-    return Image(f"data:{kind};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}", width, height, alt)
+    low: np.ndarray
+    high: np.ndarray
 
 
 def _thin(*arrays: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -118,17 +57,6 @@ def _thin(*arrays: np.ndarray) -> tuple[np.ndarray, ...]:
         return arrays
     keep = np.unique(np.linspace(0, n - 1, MAX_POINTS).round().astype(np.int64))
     return tuple(array[keep] for array in arrays)
-
-
-def _date_axis(axes: Axes) -> None:
-    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
-
-    locator = AutoDateLocator(minticks=3, maxticks=6)  # type: ignore[no-untyped-call]
-    formatter = ConciseDateFormatter(locator, show_offset=False)  # type: ignore[no-untyped-call]
-    formatter.formats[1] = formatter.zero_formats[2] = "%b"
-    formatter.zero_formats[1] = "%Y"
-    axes.xaxis.set_major_locator(locator)
-    axes.xaxis.set_major_formatter(formatter)
 
 
 def _plot(axes: Axes, line: Line, **keywords: Any) -> None:
@@ -146,13 +74,6 @@ def _plot(axes: Axes, line: Line, **keywords: Any) -> None:
     axes.plot(x, y, color=style.colour, linestyle=style.linestyle, **(defaults | keywords))
 
 
-def _pad_single_date(axes: Axes, x: np.ndarray) -> None:
-    """A range of no width makes matplotlib choose centuries."""
-    if x.dtype.kind == "M" and len(x) and x.min() == x.max():
-        day = np.timedelta64(3, "D")
-        axes.set_xlim(x.min() - day, x.max() + day)
-
-
 def forecast_panel(dates: np.ndarray, realised: np.ndarray, lines: Sequence[Line], *, log: bool, alt: str) -> Image:
     """Realised values (grey) under the forecasts, by origin."""
 
@@ -164,26 +85,65 @@ def forecast_panel(dates: np.ndarray, realised: np.ndarray, lines: Sequence[Line
         values = np.concatenate([realised, *(line.y for line in lines)])
         values = values[np.isfinite(values)]
         if log and len(values) and (values > 0).all():
-            _log_axis(axes, values)
+            log_axis(axes, values)
         elif len(values):
             axes.ticklabel_format(axis="y", style="sci", scilimits=(-3, 4), useMathText=True)
-        _date_axis(axes)
-        _pad_single_date(axes, dates)
+        date_axis(axes)
+        pad_single_date(axes, dates)
 
     vertices = len(dates) * (5 + len(lines))
-    return _image(draw, PANEL, alt, vertices=vertices)
+    return inline_image(draw, PANEL, alt, vertices=vertices)
 
 
-def _log_axis(axes: Axes, values: np.ndarray) -> None:
-    from matplotlib.ticker import LogFormatterSciNotation, LogLocator, NullFormatter
+def fan_panel(
+    dates: np.ndarray,
+    realised: np.ndarray,
+    bands: Sequence[Band],
+    middle: np.ndarray | None,
+    style: ModelStyle,
+    *,
+    log: bool,
+    alt: str,
+) -> Image:
+    """Central intervals, widest first and palest, the median, and what was realised as points."""
 
-    axes.set_yscale("log")
-    decades = np.log10(values.max() / values.min())
-    subs = (1.0,) if decades > 2.2 else (1.0, 3.0) if decades > 1.2 else (1.0, 2.0, 5.0)
-    axes.yaxis.set_major_locator(LogLocator(base=10, subs=subs, numticks=12))
-    axes.yaxis.set_major_formatter(LogFormatterSciNotation(base=10, labelOnlyBase=False, minor_thresholds=(99, 0.5)))
-    axes.yaxis.set_minor_formatter(NullFormatter())
-    axes.tick_params(axis="y", which="minor", length=0)
+    def draw(axes: Axes) -> None:
+        for number, band in enumerate(bands):
+            strength = 0.16 + 0.24 * number / max(len(bands) - 1, 1)
+            axes.fill_between(dates, band.low, band.high, color=style.colour, alpha=strength, linewidth=0, zorder=2)
+        if middle is not None:
+            axes.plot(dates, middle, color=style.colour, linewidth=1.0, zorder=3)
+        finite = np.isfinite(realised)
+        axes.plot(dates[finite], realised[finite], color=INK, linestyle="", marker="o", markersize=1.7, zorder=4)
+        values = np.concatenate([realised[finite], *(edge for band in bands for edge in (band.low, band.high))])
+        if log and (values > 0).all():
+            log_axis(axes, values)
+        else:
+            axes.ticklabel_format(axis="y", style="sci", scilimits=(-3, 4), useMathText=True)
+        date_axis(axes)
+        pad_single_date(axes, dates)
+
+    return inline_image(draw, PANEL, alt, vertices=len(dates) * (6 + 2 * len(bands)))
+
+
+def reliability_panel(lines: Sequence[Line], *, apart: int, alt: str) -> Image:
+    """Share below each quantile less its level, in points; grey: what chance does to `apart` separate outcomes."""
+
+    def draw(axes: Axes) -> None:
+        level = np.linspace(0.0, 1.0, 101)
+        chance = 196 * np.sqrt(level * (1 - level) / apart)
+        axes.fill_between(level, -chance, chance, color=GRID, alpha=0.75, linewidth=0, zorder=1)
+        axes.axhline(0.0, color=INK, linewidth=1.0, linestyle=(0, (5, 2)), zorder=2)
+        for line in lines:
+            _plot(axes, line, marker="o", markersize=2.6)
+        reach = max([4.0, *(1.12 * float(np.abs(line.y).max()) for line in lines)])
+        axes.set_ylim(-reach, reach)
+        axes.set_xlim(0.0, 1.0)
+        axes.yaxis.set_major_formatter("{x:+.0f}")
+        words = "points above (+) or below (−) the level of the quantile"
+        axes.text(1.0, 1.02, words, transform=axes.transAxes, va="bottom", ha="right", color=MUTED, fontsize=7.6)
+
+    return inline_image(draw, PANEL, alt, vertices=200 + 8 * sum(len(line.x) for line in lines))
 
 
 def visible_range(
@@ -207,8 +167,14 @@ def _set_range(axes: Axes, low: float, high: float) -> None:
     axes.set_ylim(low - margin, high + margin)
 
 
-def cumulative_panel(lines: Sequence[Line], *, visible: tuple[float, float], alt: str) -> Image:
-    """Cumulative loss difference: below zero the model has lost less than the reference so far."""
+def cumulative_panel(
+    lines: Sequence[Line],
+    *,
+    visible: tuple[float, float],
+    alt: str,
+    words: str = "▲ worse, ▼ better than the reference",
+) -> Image:
+    """Cumulative loss difference: below zero the model has lost less than the reference so far. `words`: the key."""
 
     def draw(axes: Axes) -> None:
         axes.axhline(0.0, color=INK, linewidth=1.0, linestyle=(0, (5, 2)), zorder=2)
@@ -216,14 +182,13 @@ def cumulative_panel(lines: Sequence[Line], *, visible: tuple[float, float], alt
             _plot(axes, line)
         _set_range(axes, *visible)
         axes.ticklabel_format(axis="y", style="sci", scilimits=(-3, 4), useMathText=True)
-        words = "▲ worse, ▼ better than the reference"
         axes.text(1.0, 1.02, words, transform=axes.transAxes, va="bottom", ha="right", color=MUTED, fontsize=7.6)
-        _date_axis(axes)
+        date_axis(axes)
         if lines:
-            _pad_single_date(axes, lines[0].x)
+            pad_single_date(axes, lines[0].x)
 
     vertices = sum(min(len(line.x), MAX_POINTS) for line in lines)
-    return _image(draw, PANEL, alt, vertices=vertices)
+    return inline_image(draw, PANEL, alt, vertices=vertices)
 
 
 def year_panel(lines: Sequence[Line], *, visible: tuple[float, float], alt: str) -> Image:
@@ -240,7 +205,7 @@ def year_panel(lines: Sequence[Line], *, visible: tuple[float, float], alt: str)
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         axes.set_xlim(min(years) - 0.4, max(years) + 0.4)
 
-    return _image(draw, PANEL, alt, vertices=6 * sum(len(line.x) for line in lines))
+    return inline_image(draw, PANEL, alt, vertices=6 * sum(len(line.x) for line in lines))
 
 
 @dataclass(frozen=True)
@@ -289,6 +254,6 @@ def fold_map(bars: Sequence[FoldBar], *, alt: str) -> Image:
         axes.grid(axis="x", color=GRID, linewidth=0.7)
         axes.margins(x=0.01)
         axes.xaxis_date()
-        _date_axis(axes)
+        date_axis(axes)
 
-    return _image(draw, size, alt, vertices=0)
+    return inline_image(draw, size, alt, vertices=0)

@@ -17,7 +17,7 @@ from ssmfin.data.realized.result import RealizedPanel
 from ssmfin.data.realized.settings import MINUTE
 from ssmfin.errors import InputError
 from ssmfin.reporting import measures_figures
-from ssmfin.reporting.figures import drawing
+from ssmfin.reporting.inline_images import drawing
 from ssmfin.reporting.style import count_text, date_text, typeset
 
 MAX_ASSETS = 40  # rows of the coverage map; the worst ones

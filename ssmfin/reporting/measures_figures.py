@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 
 from ssmfin.data.realized.result import Quality
-from ssmfin.reporting.figures import PANEL, WIDE, Image, _date_axis, _image
+from ssmfin.reporting.inline_images import PANEL, WIDE, Image, date_axis, inline_image
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -44,7 +44,7 @@ def calendar_map(days: pl.DataFrame) -> Image:
         axes.spines["bottom"].set_visible(False)
 
     alt = f"Coverage by day, {_month(first)} to {_month(last)}; {int(bad.sum())} of {len(bad)} days are unusable."
-    return _image(draw, (WIDE, 260), alt, vertices=10**6)
+    return inline_image(draw, (WIDE, 260), alt, vertices=10**6)
 
 
 def _month(number: int) -> str:
@@ -82,7 +82,7 @@ def signature_plot(quality: Quality, minutes: float) -> Image | None:
         axes.set_ylim(least - room, most + room)
 
     shown = ", ".join(f"{value:.2f} at {length:g} minutes" for length, value in zip(x, middle, strict=True))
-    return _image(draw, PANEL, f"Mean variance relative to {nearest:g} minutes: {shown}.", vertices=200)
+    return inline_image(draw, PANEL, f"Mean variance relative to {nearest:g} minutes: {shown}.", vertices=200)
 
 
 def pattern_plot(quality: Quality, minutes: float) -> Image | None:
@@ -112,7 +112,7 @@ def pattern_plot(quality: Quality, minutes: float) -> Image | None:
         axes.set_xlim(0.0, float(hours[-1] + hours[0]))
 
     alt = f"Volatility by hour since the open, from {middle[0]:.2f} at first to {middle[-1]:.2f} at last."
-    return _image(draw, PANEL, alt, vertices=4 * len(hours))
+    return inline_image(draw, PANEL, alt, vertices=4 * len(hours))
 
 
 def flagged_plot(quality: Quality) -> tuple[Image | None, list[tuple[str, str]]]:
@@ -150,7 +150,7 @@ def flagged_plot(quality: Quality) -> tuple[Image | None, list[tuple[str, str]]]
             bottom = bottom + share
         axes.set_ylim(0.0, max(5.0, min(100.0, float(bottom.max()) * 1.08)))
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:g} %")
-        _date_axis(axes)
+        date_axis(axes)
 
     alt = f"Share of unusable days by month; {bad.height} in all, most by {', '.join(named[:3])}."
-    return _image(draw, (WIDE, 230), alt, vertices=5 * len(x) * len(shares)), legend
+    return inline_image(draw, (WIDE, 230), alt, vertices=5 * len(x) * len(shares)), legend

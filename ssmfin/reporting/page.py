@@ -14,8 +14,10 @@ import polars as pl
 
 from ssmfin.errors import InputError
 from ssmfin.evaluation.losses import losses_named
-from ssmfin.reporting import figures, rankings, sections, summaries, tables
+from ssmfin.evaluation.wording import horizons_named, step_name
+from ssmfin.reporting import cross_section, distributions, figures, rankings, sections, summaries, tables
 from ssmfin.reporting.data import ReportData
+from ssmfin.reporting.inline_images import drawing
 from ssmfin.reporting.style import (
     REALISED,
     count_text,
@@ -31,8 +33,10 @@ from ssmfin.reporting.style import (
 SECTIONS = (
     ("verdict", "Verdict"),
     ("leaderboard", "Leaderboard"),
+    ("ranking", "Ranking"),
     ("by-id", "Per id"),
     ("forecasts", "Forecasts"),
+    ("distributions", "Intervals and events"),
     ("cumulative", "Cumulative loss"),
     ("years", "By year"),
     ("regimes", "By regime"),
@@ -104,7 +108,7 @@ def render_report(data: ReportData) -> str:
     )
     environment.filters["typeset"] = typeset
     css = resources.files("ssmfin.reporting").joinpath("templates/report.css").read_text("utf-8")
-    with figures.drawing():
+    with drawing():
         context = _context(data)
     return environment.get_template("report.html.j2").render(data=data, css=Markup(css), **context)
 
@@ -114,17 +118,21 @@ def _context(data: ReportData) -> dict[str, Any]:
     named = set(data.leaderboard["model"]) | set(data.predictions["model"]) | set(data.costs["model"]) | set(data.notes)
     families = {model: data.families.get(model, "custom") for model in sorted(named | set(data.families))}
     styles = model_styles(families, families, data.reference)
-    step = summaries.step_name(data.predictions)
+    step = step_name(data.predictions["ds"])
     ranked = rankings.ranked_models(data)
     scored = summaries.scored_rows(data)
     shown = [model for model in styles if model not in set(data.leaderboard["model"])]
     forecasts = sections.forecast_groups(data, styles, step)
     fold_image, fold_note = sections.fold_section(data)
+    spread = distributions.distributions_section(data, styles, step)
     years = sections.Years((), (), ())
     if scored is not None:
         years = sections.years_section(data, scored, ranked, styles, step)
+    ranking = cross_section.ranking_part(data, styles, step)
+    absent = {*([] if ranking else ["ranking"]), *([] if spread.shown else ["distributions"])}
     return {
-        "sections": SECTIONS,
+        "sections": [entry for entry in SECTIONS if entry[0] not in absent],
+        "spread": spread,
         "headline": headline_parts(data.headline),
         "key_facts": _key_facts(data, step),
         "primary": tables.loss_label(data.losses[0]),
@@ -132,6 +140,7 @@ def _context(data: ReportData) -> dict[str, Any]:
         "glance": rankings.glance_table(data, styles, step),
         "leaderboards": rankings.leaderboard_tables(data, styles, step),
         "missing": [styles[model] for model in shown],
+        "ranking": ranking,
         "by_id": rankings.id_tables(data, styles, step),
         "forecasts": forecasts,
         "forecast_note": sections.forecast_note(forecasts),
@@ -146,7 +155,7 @@ def _context(data: ReportData) -> dict[str, Any]:
         "fold_colours": list(figures.FOLD_COLOURS.items()),
         "failures": [_failure(failure) for failure in data.failures],
         "cost": tables.cost_table(data, styles),
-        "notes": [(styles[m], tables.note_lines(notes)) for m, notes in sorted(data.notes.items()) if notes],
+        "notes": [(styles[m], tables.note_lines(notes, step)) for m, notes in sorted(data.notes.items()) if notes],
         "data_facts": [
             (label_text(k), fact_text(v))
             for k, v in data.data_notes.items()
@@ -200,11 +209,9 @@ def _failure(failure: Mapping[str, Any]) -> dict[str, str]:
 def _key_facts(data: ReportData, step: str) -> list[dict[str, str]]:
     """The handful of facts beside the verdict: what, on what, when, how much, at which price."""
     target, predictions = data.target, data.predictions
-    horizons = [str(horizon) for horizon in target.get("horizons", ())]
     seconds = sum(map(sum, data.costs.select("fit_seconds", "predict_seconds").iter_rows()))
     scale = {"log": "modelled in logs", "none": "modelled as is"}.get(str(target.get("transform")), "")
-    ahead = " and ".join([", ".join(horizons[:-1]), horizons[-1]]) if len(horizons) > 1 else "".join(horizons)
-    ahead += f" {step}{'' if horizons == ['1'] else 's'} ahead"
+    ahead = f"{horizons_named(target.get('horizons', ()), step)} ahead"
     scored = predictions.filter(pl.col("y").is_not_null()).height
     origins = "none"
     if predictions.height:

@@ -9,9 +9,11 @@ import numpy as np
 import polars as pl
 
 from ssmfin.evaluation.scores import Scored
+from ssmfin.evaluation.wording import listed
 from ssmfin.reporting import figures, summaries
 from ssmfin.reporting.data import ReportData
-from ssmfin.reporting.figures import FoldBar, Image, Line
+from ssmfin.reporting.figures import FoldBar, Line
+from ssmfin.reporting.inline_images import Image
 from ssmfin.reporting.style import ModelStyle, date_text, fact_text, ratio_text
 from ssmfin.reporting.tables import Table, horizon_label, loss_label, ratio_table
 
@@ -122,9 +124,7 @@ def cumulative_groups(
 
 def _leaves(cut: Sequence[Line], where: str) -> str:
     names = [line.style.name for line in cut]
-    if len(names) == 1:
-        return f"{names[0]} leaves the plot, {where}"
-    return f"{', '.join(names[:-1])} and {names[-1]} leave the plot, {where}"
+    return f"{listed(names)} {'leaves' if len(names) == 1 else 'leave'} the plot, {where}"
 
 
 def years_section(

@@ -11,7 +11,13 @@ from typing import Any
 INK = "#1f2430"
 REALISED = "#a9b1bd"
 SSM_ACCENT = "#b8441a"
-FAMILY_LABELS = {"ssm": "SSM", "baseline": "baseline", "sequence": "sequence", "custom": "custom"}
+FAMILY_LABELS = {
+    "ssm": "SSM",
+    "baseline": "baseline",
+    "sequence": "sequence",
+    "combination": "combination",
+    "custom": "custom",
+}
 
 # Okabe-Ito and Paul Tol's muted set, split by temperature: state-space models are warm, the simple models cool.
 # The models that everybody runs keep their colour from one report to the next.
@@ -34,6 +40,7 @@ _PALETTES = {
     "ssm": ("#d55e00", "#cc6699", "#e69f00", "#882255", "#cc3311", "#a8763e"),
     "baseline": ("#117733", "#4477aa", "#88ccee", "#66794f", "#5b6f9b", "#999933"),
     "sequence": ("#aa4499", "#7b4fa3", "#c58bd0", "#5d3a6b"),
+    "combination": ("#3d3d3d", "#76528b", "#8a6642"),
     "custom": ("#b8860b", "#6b5b3e", "#c9a227", "#8c6d1f"),
 }
 # Line patterns in points (on, off); the second and later models that share a colour differ by them.

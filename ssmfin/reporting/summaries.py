@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,18 +16,6 @@ from ssmfin.reporting.data import ReportData
 
 SHOWN_ORIGINS = 504  # two years of trading days
 SHOWN_IDS = 4
-
-
-def step_name(predictions: pl.DataFrame) -> str:
-    """What one row of the panel is called, from the usual distance between origins: day, week, month, else step."""
-    dates = predictions["ds"].unique().sort()
-    if dates.dtype != pl.Date or len(dates) < 3:
-        return "day" if dates.dtype == pl.Date else "step"
-    gap = dates.diff().median()
-    days = gap.total_seconds() / 86_400 if isinstance(gap, dt.timedelta) else 0.0
-    if days <= 4:
-        return "day"
-    return "week" if 5 <= days <= 9 else "month" if 26 <= days <= 35 else "step"
 
 
 def best_model(data: ReportData, horizon: int, families: set[str], *, exclude: str | None = None) -> str | None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ssmfin.evaluation.losses import LOSSES
+from ssmfin.evaluation.wording import horizons_named
 from ssmfin.reporting.data import ReportData
 from ssmfin.reporting.style import (
     ModelStyle,
@@ -69,7 +70,7 @@ def horizon_label(horizon: int, step: str) -> str:
     >>> horizon_label(1, "day"), horizon_label(22, "day")
     ('1 day ahead', '22 days ahead')
     """
-    return f"{horizon} {step}{'' if horizon == 1 else 's'} ahead"
+    return f"{horizons_named([horizon], step)} ahead"
 
 
 def ratio_table(
@@ -186,9 +187,19 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def note_lines(notes: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """A model's plain facts as (label, text); how often the insanity filter acted is put in proportion."""
+def note_lines(notes: Mapping[str, Any], step: str = "row") -> list[tuple[str, str]]:
+    """A model's plain facts as (label, text); how often the insanity filter acted is put in proportion, and the time
+    scales of a network are said as its memory. `step`: what a row is, singular.
+
+    >>> note_lines({"time_scale_shortest": 0.8, "time_scale_median": 12.4, "time_scale_longest": 250.0}, "day")
+    [('Memory', '0.8 to 250 days, median 12.4: after so long 1/e is left of what a mode holds')]
+    """
     lines = []
+    shortest, median, longest = (notes.get(f"time_scale_{which}") for which in ("shortest", "median", "longest"))
+    if shortest is not None and median is not None and longest is not None:
+        text = f"{fact_text(shortest)} to {fact_text(longest)} {step}s, median {fact_text(median)}"
+        lines.append(("Memory", f"{text}: after so long 1/e is left of what a mode holds"))
+        notes = {key: value for key, value in notes.items() if not key.startswith("time_scale_")}
     forecasts = notes.get("forecasts")
     for key, value in notes.items():
         if key == "insanity_filter" and isinstance(value, int) and isinstance(forecasts, int) and forecasts > 0:

@@ -42,6 +42,24 @@ def test_the_verdict_and_the_report_say_the_same(result, tmp_path):
     assert set(result.costs["fits"]) == {len(result.experiment.folds)}
 
 
+def test_quantiles_are_scored_beside_a_naive_reference_and_said_in_words(frame, result, tmp_path):
+    mine = sf.S4D(context=16, width=4, state=4, epochs=2, head="lognormal", levels=(0.1, 0.5, 0.9))
+    found = sf.evaluate({"s4d": mine}, frame, target="rv", folds=FOLDS)
+    assert found.predictions.columns[9:] == ["q10", "q50", "q90"]
+    scores = found.probabilistic.pooled
+    assert set(scores["model"]) == {"s4d", "log_har (past errors)"}
+    assert set(scores["horizon"]) == {1, 5}
+    assert (
+        sum(
+            paragraph.startswith("Beyond the mean, s4d: its 80 % intervals hold")
+            for paragraph in str(found).split("\n")
+        )
+        == 1
+    )
+    assert "Intervals and events" in found.report(tmp_path / "vol.html").read_text(encoding="utf-8")
+    assert result.probabilistic is None
+
+
 class Fails(Forecaster):
     kind = "fails"
 

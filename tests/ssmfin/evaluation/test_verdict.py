@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from ssmfin.errors import InputError
 from ssmfin.evaluation.comparison import diebold_mariano, holm
 from ssmfin.evaluation.leaderboard import Leaderboard, loss_panel, make_leaderboard
-from ssmfin.evaluation.verdict import FEW_PERIODS, Claim, Verdict, make_verdict
+from ssmfin.evaluation.verdict import FEW_PERIODS, Claim, Combinations, Verdict, make_verdict
 
 FAMILIES = {"log_har": "baseline", "har": "baseline", "s4d": "ssm", "mamba": "ssm", "gru": "sequence"}
 
@@ -109,7 +109,7 @@ def test_a_win_is_claimed_if_and_only_if_every_condition_holds(n, baselines, ssm
         (h, ssm): ratio < 1 and p < 0.05 and in_mcs[h, ssm] and n // h >= FEW_PERIODS
         for (h, ssm), ratio, p in zip(pairs, ratios, adjusted, strict=True)
     }
-    assert {(c.horizon, c.ssm): c.wins for c in verdict.claims} == expected
+    assert {(c.horizon, c.model): c.wins for c in verdict.claims} == expected
     assert all(c.baseline == baseline[c.horizon] for c in verdict.claims)
 
     # and in the words: the headline says "beats" of the horizons with a win, and of no other
@@ -236,7 +236,7 @@ def test_a_sure_small_win_leads_over_an_unsure_larger_difference():
     }
     y_hat = np.concatenate([y * np.exp(log_error[m]) for m in predictions["model"].unique(maintain_order=True)])
     verdict = judge(board(predictions.with_columns(y_hat=pl.Series(y_hat))))
-    claims = {c.ssm: c for c in verdict.claims}
+    claims = {c.model: c for c in verdict.claims}
     assert claims["mamba"].ratio < claims["s4d"].ratio < 1
     assert claims["s4d"].wins
     assert not claims["mamba"].wins
@@ -317,3 +317,56 @@ def test_false_wins_are_rare_when_no_model_is_better():
         )
         wins += any(c.wins for c in judge(board(predictions)).claims)
     assert wins <= 6  # nominally at most 3 of 60 by Holm, fewer as the best baseline is picked with hindsight
+
+
+TEAM = {**FAMILIES, "ridge": "baseline", "average": "combination", "others": "combination"}
+
+
+def judge_team(predictions: pl.DataFrame, combined: Combinations) -> Verdict:
+    scores = board(predictions)
+    return make_verdict(scores, families={m: TEAM[m] for m in scores.pooled["model"].unique()}, combined=combined)
+
+
+def test_a_combination_that_wins_is_no_state_space_model_that_wins():
+    predictions = forecasts({"ridge": 0.5, "s4d": 0.6, "average": 0.3}, n=400)
+    combined = Combinations({"average": ("s4d", "ridge")}, {"average": "ridge"})
+    verdict = judge_team(predictions, combined)
+    assert verdict.headline.startswith("No state-space model beats the best baseline: at 1 day, s4d's QLIKE is ")
+    assert (
+        " average, the combination of s4d and ridge, beats the best baseline at 1 day ahead: average's QLIKE is "
+        in (verdict.headline)
+    )
+    assert "At 1 day that baseline is average without s4d: the difference is what is added." in verdict.headline
+    assert [(c.model, c.baseline, c.role) for c in verdict.claims] == [
+        ("s4d", "ridge", "ssm"),
+        ("average", "ridge", "combination"),
+    ]
+    assert "The lowest QLIKE at 1 day is that of average, which is a combination." in str(verdict)
+
+
+def test_what_a_state_space_model_adds_is_told_from_what_combining_adds():
+    errors = {"log_har": 0.5, "ridge": 0.5, "s4d": 0.5, "average": 0.3, "others": 0.3}
+    predictions = forecasts(errors, n=400, horizons=(1, 2))
+    members = {"average": ("s4d", "ridge", "log_har"), "others": ("ridge", "log_har")}
+    verdict = judge_team(predictions, Combinations(members, {"average": "others"}))
+    assert "beats the best baseline at 1 and 2 days ahead" in verdict.headline
+    assert "Held against others, which is average without s4d: at 1 day, average's QLIKE is " in verdict.headline
+    added = [claim for claim in verdict.claims if claim.role == "added"]
+    assert [(claim.horizon, claim.model, claim.baseline) for claim in added] == [
+        (1, "average", "others"),
+        (2, "average", "others"),
+    ]
+    assert not any(claim.wins for claim in added)
+    np.testing.assert_allclose(
+        [claim.p_adjusted for claim in verdict.claims], holm(np.array([claim.p_value for claim in verdict.claims]))
+    )
+    unsaid = judge_team(predictions, Combinations(members, {}))
+    assert "Without s4d average is not in the study: what is added is not told apart." in unsaid.headline
+
+
+def test_a_combination_without_a_state_space_model_makes_no_claim():
+    predictions = forecasts({"log_har": 0.5, "ridge": 0.5, "others": 0.3, "s4d": 0.5}, n=200)
+    verdict = judge_team(predictions, Combinations({"others": ("log_har", "ridge")}))
+    assert {claim.model for claim in verdict.claims} == {"s4d"}
+    assert verdict.headline.startswith("No state-space model beats the best baseline")
+    assert {claim.baseline for claim in verdict.claims} <= {"log_har", "ridge"}

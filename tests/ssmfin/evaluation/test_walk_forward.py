@@ -11,6 +11,7 @@ import pytest
 from ssmfin.data.panel import Panel
 from ssmfin.errors import InputError
 from ssmfin.evaluation.causality import check_causality, perturb_future
+from ssmfin.evaluation.columns import EVENT, THRESHOLD, merged, quantile_levels
 from ssmfin.evaluation.experiment import Experiment, ModelEntry
 from ssmfin.evaluation.plan import experiment_plan, skipped_ids, skipped_origins
 from ssmfin.evaluation.splits import WalkForward
@@ -19,12 +20,13 @@ from ssmfin.features.kinds import KINDS as FEATURE_KINDS
 from ssmfin.features.row_specs import ColumnsSpec, HarLagsSpec
 from ssmfin.features.spec import FeatureSpec, LearnedSpec
 from ssmfin.features.transformer import PanelTransformer, panel_column
-from ssmfin.models.interface import Fitted, Forecaster, Target
+from ssmfin.models.interface import Fitted, Forecast, Forecaster, Target
 from ssmfin.models.registry import KINDS, forecaster_class
 
 TARGET = Target(column="rv", horizons=(1, 5))
 FEATURES = {"har": HarLagsSpec(), "returns": ColumnsSpec(columns=("log_return",))}
 WALK = WalkForward(train=120, validation=30, test=25)
+BESIDE = {"combination": ("log_har", "ridge")}  # what a kind needs beside it in the experiment
 # Small enough for a test; a kind that is not named here joins with its defaults.
 SMALL = {
     **{
@@ -46,11 +48,17 @@ SMALL = {
     },
     "lightgbm": {"max_rounds": 20},
     "har_x": {"columns": ("bv",)},
+    "combination": {"members": BESIDE["combination"], "weights": "rolling", "window": 40, "min_periods": 10},
+    "fama_macbeth": {"least_ids": 2},
 }
 
 
 def experiment(panel, kinds, **changes):
-    models = {kind: ModelEntry(forecaster_class(kind)(**SMALL.get(kind, {}))) for kind in kinds}
+    kinds = [*(other for kind in kinds for other in BESIDE.get(kind, ())), *kinds]
+    models = {}
+    for name in kinds:
+        kind, _, head = name.partition(":")
+        models[name] = ModelEntry(forecaster_class(kind)(**SMALL.get(kind, {}), **({"head": head} if head else {})))
     return Experiment(
         **{
             "panel": panel,
@@ -65,21 +73,35 @@ def experiment(panel, kinds, **changes):
 
 
 def forecasts(exp):
-    return pl.concat([run_task(exp, task).predictions for task in exp.tasks()])
+    done = []
+    for task in exp.tasks():  # members come first
+        done.append(run_task(exp, task, done).predictions)
+    return pl.concat(done)
 
 
-@pytest.mark.parametrize("kind", sorted(KINDS))
+HEADS = ("lognormal", "gaussian", "quantiles", "event")
+
+
+@pytest.mark.parametrize("kind", [*sorted(KINDS), *(f"s4d:{head}" for head in HEADS)])
 def test_future_rows_do_not_change_past_forecasts(panel, kind):
-    """The leak canary: every forecast made up to a date is bit-identical when everything after that date changes."""
+    """The leak canary: every forecast made up to a date is bit-identical when everything after that date changes.
+
+    So are quantiles, probabilities and the threshold that an event is measured by.
+    """
     before = experiment(panel, [kind])
     middle = before.folds[len(before.folds) // 2]
     day = panel.dates[middle.cutoff + 7]  # inside a fold: the model fitted at its cutoff also reads on
     after = experiment(perturb_future(panel, day), [kind])
-    past, past_again = (forecasts(e).filter(pl.col("ds") <= day.astype(object)) for e in (before, after))
+    mine = pl.col("model") == kind
+    until = pl.col("ds") <= day.astype(object)
+    past, past_again = (forecasts(e).filter(mine, until) for e in (before, after))
     assert len(past) > 100
-    np.testing.assert_array_equal(past["y_hat"].to_numpy(), past_again["y_hat"].to_numpy())
-    later = forecasts(after).filter(pl.col("ds") > day.astype(object))["y_hat"].to_numpy()
-    assert not np.array_equal(later, forecasts(before).filter(pl.col("ds") > day.astype(object))["y_hat"].to_numpy())
+    said = [name for name in past.columns if name == "y_hat" or name in (EVENT, THRESHOLD, *quantile_levels([name]))]
+    assert len(said) == {"kalman": 6, "s4d:event": 3}.get(kind, 6 if ":" in kind else 1)
+    for name in said:
+        np.testing.assert_array_equal(past[name].to_numpy(), past_again[name].to_numpy())
+    later = forecasts(after).filter(mine, ~until)["y_hat"].to_numpy()
+    assert not np.array_equal(later, forecasts(before).filter(mine, ~until)["y_hat"].to_numpy())
 
 
 @pytest.mark.parametrize("kind", sorted(FEATURE_KINDS))
@@ -313,3 +335,113 @@ def test_a_model_without_meaning_for_the_target_is_left_out_with_its_reason(pane
     assert np.isfinite(forecasts(exp)["y_hat"].to_numpy()).all()
     with pytest.raises(InputError, match=r"reference is 'log_har', which needs a positive target.*such as 'har'"):
         Experiment.of(panel, target, WALK, {}, models, reference="log_har")
+
+
+class NeedsRows(Forecaster):
+    """Cannot learn from nothing, as networks cannot."""
+
+    kind: ClassVar[str] = "needs_rows"
+
+    def fit(self, training, *, seed=0):
+        if not training.train.any():
+            raise RuntimeError("nothing to learn from")
+        return forecaster_class("random_walk")().fit(training)
+
+
+def test_a_window_from_which_nothing_is_forecast_is_not_fitted(panel):
+    """A long lag leaves the first windows without a complete row: no model may fail for it."""
+    exp = experiment(panel, [], features={"long": HarLagsSpec(windows=(125,))}, models={"m": ModelEntry(NeedsRows())})
+    first, *_, last = (len(rows) for rows in exp.test_rows)
+    assert first == 0 < last
+    assert len(forecasts(exp)) > 0
+
+
+class Says(Forecaster):
+    """Ones, and beside them whatever it is told to say."""
+
+    kind = "says"
+    fault: str = ""
+
+    def fit(self, training, *, seed):
+        fault = self.fault
+
+        class Said(Fitted):
+            notes: ClassVar = {}
+
+            def predict(self, design, rows):
+                return self.forecast(design, rows).mean
+
+            def forecast(self, design, rows):
+                one = np.ones((len(rows), len(design.target.horizons)))
+                q = np.stack([0.5 * one, one, 2.0 * one], axis=-1)
+                q[:, 1] = np.nan  # it cannot tell the second horizon's
+                if fault == "cross":
+                    q[0, 0, 1] = 0.4
+                if fault == "hole":
+                    q[0, 0] = np.nan
+                more = {"event": 0.5 * one, "threshold": 3.0 * one}
+                if fault == "probability":
+                    more["event"][0, 0] = 1.1
+                if fault == "no threshold":
+                    del more["threshold"]
+                if fault == "shape":
+                    q = q[:, :, :2]
+                return Forecast(one, (0.05, 0.5, 0.975), q, **more)
+
+        return Said()
+
+
+def test_quantiles_and_events_stand_in_columns_behind_the_fixed_ones(panel):
+    exp = experiment(panel, ["har"])
+    exp = replace(exp, models={**exp.models, "says": ModelEntry(Says())})
+    frame = merged([run_task(exp, task).predictions for task in exp.tasks()])
+    fixed = ["unique_id", "ds", "horizon", "fold", "cutoff", "model", "seed", "y", "y_hat"]
+    assert frame.columns == [*fixed, "q05", "q50", "q975", "event", "event_threshold"]
+    said = frame.filter(model="says")
+    assert said.filter(horizon=1).select("q05", "q50", "q975", "event", "event_threshold").unique().row(0) == (
+        *(0.5, 1.0, 2.0),
+        *(0.5, 3.0),
+    )
+    assert said.filter(horizon=5)["q50"].null_count() == len(said) // 2
+    assert frame.filter(model="har").select("q05", "event").null_count().row(0) == (len(said), len(said))
+    assert run_task(exp, exp.tasks()[0]).predictions.columns == fixed
+
+
+@pytest.mark.parametrize(
+    "fault, words",
+    [
+        ("cross", "quantiles that are not finite, or that cross"),
+        ("hole", "quantiles that are not finite, or that cross"),
+        ("probability", r"a probability outside \[0, 1\]"),
+        ("no threshold", "an event without a threshold"),
+        ("shape", r"not \(rows, horizons, levels\)"),
+    ],
+)
+def test_a_distribution_that_is_none_is_an_error_of_the_model(panel, fault, words):
+    exp = experiment(panel, [], models={"bad": ModelEntry(Says(fault=fault))})
+    with pytest.raises(RuntimeError, match=f"model 'bad' gave .*{words}"):
+        run_task(exp, exp.tasks()[0])
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_an_event_is_measured_by_its_training_window_and_the_mean_stands_in_y_hat(panel, head):
+    kind = forecaster_class("s4d")(**SMALL["s4d"], head=head, event_quantile=0.8)
+    exp = experiment(panel, [], models={"s4d": ModelEntry(kind)})
+    task = exp.tasks()[1]
+    frame = run_task(exp, task).predictions
+    if head != "event":
+        q = frame.select("q05", "q25", "q50", "q75", "q95").to_numpy()
+        assert (np.diff(q, axis=1) > 0).all()
+        assert ((frame["y_hat"] > frame["q05"]) & (frame["y_hat"] < frame["q95"])).mean() > 0.95
+        return
+    window, design = exp.window("s4d", task.fits[0]), exp.design
+    for j, h in enumerate(TARGET.horizons):
+        for k, unique_id in enumerate(design.ids):
+            own = frame.filter(unique_id=unique_id, horizon=h)
+            rows = np.arange(design.rows)[design.rows_of(k)]
+            date = design.date_index[rows]
+            inside = design.complete[rows] & (date >= window.train_start) & (date < window.validation_start)
+            inside &= design.label_known[rows, j] <= window.fit_labels_until
+            if len(own):
+                expected = np.quantile(design.labels[rows[inside], j], 0.8)
+                np.testing.assert_allclose(own["event_threshold"].unique().to_numpy(), [expected], rtol=1e-12)

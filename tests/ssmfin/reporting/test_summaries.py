@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import datetime as dt
 from collections.abc import Callable
 
-import numpy as np
 import polars as pl
 import pytest
 
 from ssmfin.reporting import summaries
 from ssmfin.reporting.data import ReportData
-from ssmfin.reporting.figures import Line, visible_range
-from ssmfin.reporting.style import model_styles
 
 MakeData = Callable[..., ReportData]
 
@@ -59,19 +55,3 @@ def test_recent_forecasts_are_the_last_ones_and_the_mean_over_seeds(make_data: M
     assert last.height == 2
     assert frame["model:s4d"][-1] == pytest.approx(last["y_hat"].mean(), rel=1e-12)
     assert frame["y"][-1] is None
-
-
-@pytest.mark.parametrize("days,name", [(1, "day"), (7, "week"), (30, "month"), (15, "step")])
-def test_steps_are_named_by_their_distance(make_data: MakeData, days: int, name: str) -> None:
-    dates = pl.Series([dt.date(2020, 1, 1) + dt.timedelta(days=days * k) for k in range(20)])
-    assert summaries.step_name(pl.DataFrame({"ds": dates})) == name
-
-
-def test_only_models_out_of_proportion_leave_the_plot() -> None:
-    styles = model_styles(["a", "b", "c", "d"], {}, "reference")
-    x = np.arange(3.0)
-    lines = [Line(styles[name], x, scale * x) for name, scale in (("a", -1.0), ("b", 0.5), ("c", 2.5), ("d", 40.0))]
-    (low, high), outside = visible_range(lines, {"a", "b"})
-    assert [line.style.name for line in outside] == ["d"]
-    assert (low, high) == (-2.0, 5.0)
-    assert visible_range(lines, {"a", "d"})[1] == []
