@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ssmfin.reporting.figures import GRID, MUTED, drawing
+from ssmfin.reporting.inline_images import GRID, MUTED, PIXELS_PER_INCH, drawing
 from ssmfin.reporting.style import INK, REALISED
 
 if TYPE_CHECKING:
@@ -32,6 +34,7 @@ __all__ = [
 
 LINE = "#0059a3"  # the estimate, and its band in a lighter tone
 ACCENT = "#b8441a"  # what a reader must not miss: bounds crossed, the wild regime
+SCREEN_DPI = 160  # sharp on a dense screen, where it is shown at PIXELS_PER_INCH
 SIZE = 9.0  # points; printed at the width of a page the text stays readable
 _REGIMES = {
     1: ("#cfe1ee",),
@@ -49,10 +52,8 @@ def canvas(
 
     No pyplot: nothing is kept open, no display is asked for, and threads do not disturb each other.
     """
-    from matplotlib.figure import Figure
-
     with drawing():
-        figure = Figure(figsize=size, layout="constrained", facecolor="white")
+        figure = _page()(figsize=size, layout="constrained", facecolor="white")
         axes = figure.subplots(rows, columns, squeeze=False, **layout)
         for one in axes.flat:
             for side in ("top", "right", "left"):
@@ -64,6 +65,21 @@ def canvas(
         yield figure, axes
         for one in axes.flat:
             _date_ticks(one)
+
+
+@cache
+def _page() -> type[Figure]:
+    """Matplotlib's Figure, but a notebook shows it as the value of a cell: Figure itself needs pyplot for that."""
+    from matplotlib.figure import Figure
+
+    class Page(Figure):
+        def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
+            buffer = io.BytesIO()
+            self.savefig(buffer, format="png", dpi=SCREEN_DPI)
+            width, height = self.get_size_inches() * PIXELS_PER_INCH
+            return buffer.getvalue(), {"width": round(width), "height": round(height)}
+
+    return Page
 
 
 def heading(axes: Axes, text: str, note: str = "") -> None:
