@@ -33,6 +33,14 @@ from ssmfin_pipelines.commands import (
 app = typer.Typer(
     name="ssmfin",
     help="Walk-forward studies of forecasts from one YAML file: state-space models against strong baselines.",
+    epilog="\b\n"
+    "First steps:\n"
+    "  ssmfin init prices.csv -o study.yaml    look at a file, write a commented study for it\n"
+    "  ssmfin validate study.yaml --data       every mistake in one message, with its line and remedy\n"
+    "  ssmfin run study.yaml                   verdict, tables and report; killed, it goes on where it stopped\n"
+    "\n"
+    "TAB completion: ssmfin --install-completion, then a new shell. Exit codes: 0 done, 1 some tasks failed, 2 the "
+    "input is wrong.",
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -57,21 +65,46 @@ def _main(
     pass
 
 
-_COMMANDS: dict[str, Callable[..., None]] = {
-    "run": run.run,
-    "plan": plan.plan,
-    "validate": validate.validate,
-    "features": features.features,
-    "measures": measures.measures,
-    "compare": compare.compare,
-    "report": report.report,
-    "schema": schema.schema,
-    "models": models.models,
-    "init": init.init,
-    "doctor": doctor.doctor,
+# In the order of use; each with examples, the most common first.
+_COMMANDS: dict[str, tuple[Callable[..., None], tuple[str, ...]]] = {
+    "init": (init.init, ("ssmfin init prices.csv -o study.yaml", "ssmfin init rv.parquet -o study.yaml --schema")),
+    "validate": (
+        validate.validate,
+        ("ssmfin validate study.yaml --data", "ssmfin validate study.yaml --show > everything.yaml"),
+    ),
+    "plan": (plan.plan, ("ssmfin plan study.yaml", "ssmfin plan study.yaml --set walk_forward.test.size=21")),
+    "run": (
+        run.run,
+        (
+            "ssmfin run study.yaml",
+            'ssmfin run study.yaml --set data.source.path=rv.parquet --set "target.horizons=[1, 5]"',
+            "ssmfin run study.yaml --set models.s4d=null",
+            "ssmfin run study.yaml --shard 1/4",
+        ),
+    ),
+    "compare": (compare.compare, ("ssmfin compare runs/first-0123456789 runs/second-9876543210",)),
+    "report": (report.report, ("ssmfin report runs/first-0123456789",)),
+    "features": (features.features, ("ssmfin features study.yaml -o features.parquet",)),
+    "measures": (
+        measures.measures,
+        (
+            "ssmfin measures bars/ -o rv.parquet --calendar XNYS",
+            "ssmfin measures ticks.parquet -o rv.parquet --calendar 24/7 --sampling 1min --quality quality.html",
+        ),
+    ),
+    "models": (models.models, ("ssmfin models", "ssmfin models s4d", "ssmfin models har_lags")),
+    "schema": (schema.schema, ("ssmfin schema > study.schema.json",)),
+    "doctor": (doctor.doctor, ("ssmfin doctor",)),
 }
-for _name, _command in _COMMANDS.items():
-    app.command(_name)(_command)
+
+
+def _epilog(title: str, lines: Sequence[str]) -> str:
+    """Lines that click must not join into a paragraph."""
+    return "\n".join(["\b", title, *(f"  {line}" for line in lines)])
+
+
+for _name, (_command, _examples) in _COMMANDS.items():
+    app.command(_name, epilog=_epilog("Examples:" if len(_examples) > 1 else "Example:", _examples))(_command)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

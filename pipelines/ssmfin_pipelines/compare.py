@@ -15,7 +15,7 @@ import polars as pl
 
 from ssmfin.errors import InputError
 from ssmfin.evaluation.leaderboard import make_leaderboard
-from ssmfin.evaluation.verdict import make_verdict
+from ssmfin.evaluation.verdict import Combinations, make_verdict
 from ssmfin_pipelines.manifest import read_manifest
 from ssmfin_pipelines.tables import text_table
 
@@ -101,6 +101,7 @@ def compare_runs(paths: Sequence[str | Path]) -> Comparison:
         run.predictions.join(common, on=ROW, how="semi")
         .filter(pl.col("model").is_in(list(chosen)))
         .with_columns(pl.col("model").replace_strict(chosen))
+        .select(NEEDED)  # runs may differ in their quantiles
         for run, chosen in zip(runs, names, strict=True)
         if chosen
     )
@@ -120,7 +121,8 @@ def compare_runs(paths: Sequence[str | Path]) -> Comparison:
         costs={name: (fact["fit_seconds"], fact["predict_seconds"]) for name, fact in facts.items()},
         models=tuple(origins),
     )
-    verdict = make_verdict(board, families={name: fact["family"] for name, fact in facts.items()})
+    families = {name: fact["family"] for name, fact in facts.items()}
+    verdict = make_verdict(board, families=families, combined=_combined(facts, origins))
     return Comparison(
         runs={run.label: run.directory for run in runs},
         rows=common.height,
@@ -235,6 +237,21 @@ def _names(
             names[number][model] = name
             origins[name] = ((runs[number].label, model),)
     return names, origins
+
+
+def _combined(
+    facts: Mapping[str, Mapping[str, Any]], origins: Mapping[str, tuple[tuple[str, str], ...]]
+) -> Combinations:
+    """The combinations under the names of the comparison."""
+    names = {origin: name for name, found in origins.items() for origin in found}
+    members, without = {}, {}
+    for name, fact in facts.items():
+        label = origins[name][0][0]
+        if fact.get("members"):
+            members[name] = tuple(names.get((label, member), member) for member in fact["members"])
+        if (other := names.get((label, fact.get("without") or ""))) is not None:
+            without[name] = other
+    return Combinations(members, without)
 
 
 def _agree(a: pl.DataFrame, b: pl.DataFrame) -> bool:

@@ -11,14 +11,17 @@ from typing import Any
 import polars as pl
 
 from ssmfin.errors import InputError
-from ssmfin.evaluation.judging import Scoring, judge
+from ssmfin.evaluation.columns import merged
+from ssmfin.evaluation.cross_section import CrossSection
+from ssmfin.evaluation.judging import combinations_of, judge
 from ssmfin.evaluation.leaderboard import SCHEMA
 from ssmfin.evaluation.learning import learned_notes
 from ssmfin.evaluation.plan import experiment_plan, skipped_ids, skipped_origins
-from ssmfin.evaluation.walk_forward import SORT_KEYS, merge_notes
+from ssmfin.evaluation.probabilistic import Probabilistic
+from ssmfin.evaluation.walk_forward import merge_notes
 from ssmfin_pipelines.atomic import parquet_bytes, storage, write_atomically
 from ssmfin_pipelines.manifest import environment, now, read_manifest, write_manifest
-from ssmfin_pipelines.plan import Prepared, data_facts
+from ssmfin_pipelines.prepare import Prepared, data_facts
 from ssmfin_pipelines.store import Mark
 
 RESULT_FILES = (
@@ -29,6 +32,8 @@ RESULT_FILES = (
     "folds.parquet",
     "study.yaml",
 )
+# only where a model gives quantiles or events
+PROBABILISTIC_FILES = ("probabilistic.parquet", "probabilistic.csv", "probabilistic_by_id.parquet")
 
 
 @dataclass(frozen=True)
@@ -56,14 +61,15 @@ def finish(prepared: Prepared, failures: list[dict[str, Any]], *, seconds: float
     if not marks:
         first = failures[0]["error"] if failures else "there are no tasks"
         return Results(f"No task succeeded: {first}", (), pl.DataFrame(schema=SCHEMA), failures)
-    predictions = pl.concat([store.predictions(key) for key in marks]).sort(*SORT_KEYS)
+    predictions = merged([store.predictions(key) for key in marks])
     write_atomically(directory / "predictions.parquet", parquet_bytes(predictions))
+    if weights := [store.weights(item.key) for item in prepared.combinations if item.key in marks]:
+        write_atomically(directory / "weights.parquet", parquet_bytes(pl.concat(weights)))
 
     models = model_facts(prepared, list(marks.values()))
     costs = {name: (facts["fit_seconds"], facts["predict_seconds"]) for name, facts in models.items()}
     try:
-        scoring = Scoring(study.evaluate.losses, study.evaluate.reference, study.evaluate.mcs_size)
-        board, verdict = judge(prepared.experiment, predictions, scoring, costs)
+        board, spread, verdict = judge(prepared.experiment, predictions, study.evaluate.scoring(), costs)
     except InputError as error:
         if failures:  # every model lacks a task: nothing is comparable before they are run again
             return Results(str(error), (), pl.DataFrame(schema=SCHEMA), failures)
@@ -71,6 +77,9 @@ def finish(prepared: Prepared, failures: list[dict[str, Any]], *, seconds: float
     write_atomically(directory / "leaderboard.parquet", parquet_bytes(board.pooled))
     write_atomically(directory / "leaderboard.csv", csv_bytes(board.pooled))
     write_atomically(directory / "leaderboard_by_id.parquet", parquet_bytes(board.by_id))
+    if board.ranking is not None:
+        write_atomically(directory / "ranking.parquet", parquet_bytes(board.ranking.table))
+    _write_probabilistic(directory, spread)
     write_atomically(directory / "folds.parquet", parquet_bytes(experiment_plan(prepared.experiment)))
     write_atomically(directory / "study.yaml", study.to_yaml().encode())
     facts = {
@@ -102,6 +111,7 @@ def finish(prepared: Prepared, failures: list[dict[str, Any]], *, seconds: float
         "features": prepared.experiment.learner.facts(),
         "left_out": dict(prepared.experiment.left_out),
         "failures": failures,
+        "probabilistic": spread is not None,
         "verdict": {"headline": verdict.headline, "paragraphs": list(verdict.paragraphs)},
     }
     if study.output.report == "html":
@@ -120,7 +130,9 @@ def finished(prepared: Prepared) -> Results | None:
         facts = read_manifest(directory)
     except InputError:
         return None
-    wanted = [*RESULT_FILES, *(["report.html"] if prepared.study.output.report == "html" else [])]
+    wanted = [*_result_files(facts), *(["report.html"] if prepared.study.output.report == "html" else [])]
+    wanted += ["weights.parquet"] if prepared.combinations else []
+    wanted += ["ranking.parquet"] if prepared.study.evaluate.cross_section is not None else []
     keys = [item.key for item in prepared.everything]
     if facts["failures"] or facts["tasks"] != keys or not all((directory / name).is_file() for name in wanted):
         return None
@@ -142,7 +154,7 @@ def rebuild_report(run_directory: str | Path) -> Path:
     """
     directory = Path(run_directory)
     facts = read_manifest(directory)
-    missing = [name for name in RESULT_FILES if not (directory / name).is_file()]
+    missing = [name for name in _result_files(facts) if not (directory / name).is_file()]
     if missing:
         raise InputError(
             f"the run lacks {', '.join(missing)}, {directory}; run its study again: finished tasks are kept."
@@ -155,7 +167,7 @@ def model_facts(prepared: Prepared, marks: list[Mark]) -> dict[str, dict[str, An
     by_model: dict[str, list[Mark]] = defaultdict(list)
     for mark in marks:
         by_model[mark.model].append(mark)
-    facts = {}
+    facts, combined = {}, combinations_of(prepared.experiment)
     for name, entry in prepared.experiment.models.items():
         found = by_model[name]
         facts[name] = {
@@ -163,6 +175,8 @@ def model_facts(prepared: Prepared, marks: list[Mark]) -> dict[str, dict[str, An
             "family": type(entry.forecaster).family,
             "features": list(prepared.experiment.features if entry.features is None else entry.features),
             "seeds": list(entry.runs),
+            "members": list(prepared.experiment.members(name)),
+            "without": combined.without.get(name),  # the same without its state-space members
             "refit": prepared.experiment.refit(name),
             "tasks": len(found),
             "fits": sum(mark.fits for mark in found),
@@ -171,6 +185,24 @@ def model_facts(prepared: Prepared, marks: list[Mark]) -> dict[str, dict[str, An
             "notes": merge_notes([mark.notes for mark in found]),
         }
     return facts
+
+
+def _result_files(facts: dict[str, Any]) -> tuple[str, ...]:
+    return (*RESULT_FILES, *PROBABILISTIC_FILES) if facts.get("probabilistic") else RESULT_FILES
+
+
+def _write_probabilistic(directory: Path, spread: Probabilistic | None) -> None:
+    if spread is None:
+        with storage(directory):
+            for name in PROBABILISTIC_FILES:  # of an earlier run in which a model that gives them did not fail
+                (directory / name).unlink(missing_ok=True)
+        return
+    for name, data in zip(
+        PROBABILISTIC_FILES,
+        (parquet_bytes(spread.pooled), csv_bytes(spread.pooled), parquet_bytes(spread.by_id)),
+        strict=True,
+    ):
+        write_atomically(directory / name, data)
 
 
 def csv_bytes(frame: pl.DataFrame) -> bytes:
@@ -215,6 +247,8 @@ def _write_report(directory: Path, facts: dict[str, Any]) -> Path:
         study_yaml=text,
         reproduce=f"ssmfin run {directory.name}/study.yaml",
         environment={**facts["environment"]["packages"], "python": facts["environment"]["python"]},
+        probabilistic=_read(directory, "probabilistic.parquet") if facts.get("probabilistic") else None,
+        cross_section=CrossSection(**ranked) if (ranked := config["evaluate"].get("cross_section")) else None,
     )
     write_atomically(directory / "report.html", render_report(report).encode())
     return directory / "report.html"

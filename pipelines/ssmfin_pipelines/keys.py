@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import importlib.metadata
 import importlib.util
 import json
 import sys
@@ -16,7 +15,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-NUMERIC_PACKAGES = ("numpy", "polars", "torch", "lightgbm", "statsmodels", "scikit-learn", "arch", "scipy")
+from ssmfin.versions import NUMERIC_PACKAGES, package_versions
+
 SOURCE_PACKAGES = ("ssmfin", "ssmfin_kernels")
 # A report cannot change a prediction: the floors' contract forbids every other room to import it.
 NOT_COMPUTING = ("ssmfin/reporting/",)
@@ -66,19 +66,6 @@ def run_folder(name: str, resolved_study: Mapping[str, Any], data_fingerprint: s
     """
     relevant = {key: value for key, value in resolved_study.items() if key not in NOT_RESULTS}
     return f"{name}-{digest(canonical_json(relevant), data_fingerprint, size=5)}"
-
-
-def package_versions(names: tuple[str, ...] = NUMERIC_PACKAGES) -> dict[str, str]:
-    """Installed versions, read from the metadata: nothing is imported. 'absent' where a package is missing."""
-    return {name: _version(name) for name in names}
-
-
-@functools.cache
-def _version(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return "absent"
 
 
 @functools.cache

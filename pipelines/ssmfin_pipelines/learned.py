@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 
 from ssmfin.evaluation.experiment import Experiment
 from ssmfin.evaluation.learning import FeatureLearner, InMemory, Learning, LearnTask, in_words
-from ssmfin_pipelines.keys import package_versions, task_key
+from ssmfin.versions import package_versions
+from ssmfin_pipelines.keys import task_key
 from ssmfin_pipelines.store import Mark, TaskStore
 
 

@@ -12,9 +12,10 @@ from typing import Any
 
 import ssmfin
 from ssmfin.errors import InputError
+from ssmfin.versions import NUMERIC_PACKAGES, package_versions
 from ssmfin_pipelines.atomic import json_bytes, write_atomically
 from ssmfin_pipelines.executors.machine import usable_cores
-from ssmfin_pipelines.keys import NUMERIC_PACKAGES, code_version, package_versions
+from ssmfin_pipelines.keys import code_version
 
 FORMAT = 1
 _PACKAGES = (*NUMERIC_PACKAGES, "pandas", "pyarrow", "pydantic", "ssmfin")

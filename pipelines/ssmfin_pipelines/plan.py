@@ -1,120 +1,22 @@
-"""Owns what a run will do before it does it: its tasks and their keys, what is done, what the rest will cost."""
+"""Owns what a run will do before it does it: its folds, models and features, what is done, what the rest will cost."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from ssmfin.evaluation.experiment import Experiment, Task
-from ssmfin.evaluation.learning import LearnTask, in_words
 from ssmfin.evaluation.plan import experiment_plan, skipped_ids, skipped_origins
 from ssmfin_pipelines.executors.contract import Item
-from ssmfin_pipelines.executors.machine import usable_cores
-from ssmfin_pipelines.keys import code_version, digest, external_code_version, run_folder, task_key
-from ssmfin_pipelines.learned import with_stored_learnings
+from ssmfin_pipelines.prepare import Prepared, data_facts, day_text, learned_seconds, prepare
 from ssmfin_pipelines.progress import duration
-from ssmfin_pipelines.store import TaskStore
 from ssmfin_pipelines.tables import text_table
 
 if TYPE_CHECKING:
-    from ssmfin.data.panel import Panel
     from ssmfin_pipelines.study import Study
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A study with its data loaded and its tasks named; nothing is written yet.
-
-    Attributes:
-        data_fingerprint: of the panel. `directory`: the run folder, there or not.
-        items: every task of a model under its key, in the order of the study; their seconds are guesses.
-        learnings: likewise, what features learn before the models that see them.
-    """
-
-    study: Study
-    panel: Panel
-    experiment: Experiment
-    data_fingerprint: str
-    directory: Path
-    items: tuple[Item, ...]
-    learnings: tuple[Item, ...] = ()
-
-    @property
-    def everything(self) -> tuple[Item, ...]:
-        """All tasks: what features learn, then the models."""
-        return self.learnings + self.items
-
-    @cached_property
-    def store(self) -> TaskStore:
-        return TaskStore(self.directory)
-
-    @property
-    def workers(self) -> int:
-        """How many tasks run at the same time."""
-        execution = self.study.execution
-        if execution.backend == "inline":
-            return 1
-        return usable_cores() if execution.workers == "auto" else int(execution.workers)
-
-
-def prepare(study: Study) -> Prepared:
-    """Load the data of a study and name its tasks.
-
-    Raises:
-        InputError: the data or the windows are wrong.
-    """
-    panel = study.load()
-    experiment = study.experiment(panel)
-    fingerprint = panel.fingerprint()
-    folder = run_folder(study.name, study.resolved(), fingerprint)
-    directory = Path(study.output.directory) / folder
-    experiment, learn_keys = with_stored_learnings(
-        experiment, TaskStore(directory), data_fingerprint=fingerprint, code=code_version()
-    )
-    code = {name: _code_of(entry.kind) for name, entry in study.entries.items()}
-    items = tuple(
-        Item(
-            task_key(experiment.identity(task), data_fingerprint=fingerprint, code=code[task.model]),
-            task,
-            task.seconds,
-            frozenset(learn_keys[need] for need in experiment.needs(task)),
-        )
-        for task in experiment.tasks()
-    )
-    learnings = tuple(
-        Item(
-            learn_keys[task.feature, task.fit],
-            task,
-            task.seconds,
-            frozenset({learn_keys[task.feature, task.fit - 1]} if task.previous else ()),
-        )
-        for task in experiment.learner.tasks()
-    )
-    return Prepared(study, panel, experiment, fingerprint, directory, items, learnings)
-
-
-def _code_of(kind: str) -> str:
-    """Version of the code behind a model; of the user's own class also its sources."""
-    module, colon, _ = kind.partition(":")
-    return digest(code_version(), external_code_version(module)) if colon else code_version()
-
-
-def learned_seconds(prepared: Prepared) -> dict[str, float]:
-    """Key -> expected seconds: the task's guess, corrected by the finished tasks of its model in this run."""
-    measured: dict[str, float] = defaultdict(float)
-    guessed: dict[str, float] = defaultdict(float)
-    for item in prepared.everything:
-        mark = prepared.store.mark(item.key)
-        if mark is not None:
-            measured[item.task.model] += mark.seconds
-            guessed[item.task.model] += item.seconds
-    ratio = {model: measured[model] / guessed[model] for model in measured if guessed[model] > 0}
-    return {item.key: item.seconds * ratio.get(item.task.model, 1.0) for item in prepared.everything}
 
 
 @dataclass(frozen=True)
@@ -125,8 +27,8 @@ class Plan:
         directory: the run folder. `workers`: tasks at a time.
         folds: fold, fit, train_start, train_end, validation_start, cutoff, test_start, test_end, n_train_rows,
             n_test_rows, n_ids.
-        models: model, family, features, seeds, refit, tasks, fits, cached (finished tasks), seconds (of one core, for
-            what is not cached).
+        models: model, family, features (of a combination: its members), seeds, refit, tasks, fits, cached (finished
+            tasks), seconds (of one core, for what is not cached).
         features: feature, kind, refit, tasks, cached, seconds of those that learn; one task a fit.
         data: rows, ids, first, last. `never_forecast`: id -> why it is not forecast in any fold.
         not_forecast: reason -> number of rows of the test dates without a forecast.
@@ -180,10 +82,10 @@ class Plan:
             (
                 str(row["fold"]),
                 str(row["fit"]),
-                f"{_day(row['train_start'])} .. {_day(row['train_end'])}",
-                f"{_day(row['validation_start'])} ..",
-                _day(row["cutoff"]),
-                f"{_day(row['test_start'])} .. {_day(row['test_end'])}",
+                f"{day_text(row['train_start'])} .. {day_text(row['train_end'])}",
+                f"{day_text(row['validation_start'])} ..",
+                day_text(row["cutoff"]),
+                f"{day_text(row['test_start'])} .. {day_text(row['test_end'])}",
                 str(row["n_train_rows"]),
                 str(row["n_test_rows"]),
                 str(row["n_ids"]),
@@ -282,7 +184,9 @@ def plan_study(study: Study) -> Plan:
             {
                 "model": name,
                 "family": type(entry.forecaster).family,
-                "features": ", ".join(features) if entry.forecaster.uses_features else "own lags",
+                "features": ", ".join(features)
+                if entry.forecaster.uses_features
+                else ", ".join(experiment.members(name)) or "own lags",
                 "seeds": ", ".join(map(str, entry.runs)),
                 "refit": experiment.refit(name),
                 "tasks": len(by_model[name]),
@@ -331,27 +235,3 @@ def learned_table(prepared: Prepared, seconds: dict[str, float]) -> pl.DataFrame
         "seconds": pl.Float64,
     }
     return pl.DataFrame(rows, schema=schema)
-
-
-def data_facts(panel: Panel) -> dict[str, Any]:
-    """Size and range of a panel."""
-    return {
-        "rows": panel.frame.height,
-        "ids": list(panel.ids),
-        "first": _day(panel.frame["ds"].min()),
-        "last": _day(panel.frame["ds"].max()),
-    }
-
-
-def label_of(task: Task | LearnTask) -> str:
-    """A task in words for the log.
-
-    >>> label_of(Task("s4d", 1, (2, 3), (8, 9, 10, 11), 1.0))
-    's4d seed 1, folds 8-11'
-    """
-    seed = f" seed {task.seed}" if isinstance(task, Task) else ""
-    return f"{task.model}{seed}, {in_words(task.folds)}"
-
-
-def _day(value: Any) -> str:
-    return "-" if value is None else str(value).removesuffix(" 00:00:00")

@@ -31,7 +31,7 @@ from ssmfin_pipelines.finish import Results, finish, finished, rebuild_report
 from ssmfin_pipelines.keys import code_version
 from ssmfin_pipelines.learned import StoredLearnings
 from ssmfin_pipelines.manifest import now
-from ssmfin_pipelines.plan import Prepared, label_of, learned_seconds, prepare
+from ssmfin_pipelines.prepare import Prepared, label_of, learned_seconds, prepare
 from ssmfin_pipelines.progress import Display, Meter, duration
 
 if TYPE_CHECKING:
@@ -110,9 +110,11 @@ def run_study(
     if isinstance(prepared.experiment.learnings, StoredLearnings):
         prepared.experiment.learnings.write_all()  # what `check` has learned
     missing = _missing(prepared, shard)
-    _log(prepared, "run_started", tasks=len(prepared.everything), missing=len(missing), shard=shard, fresh=fresh)
+    last = [item for item in prepared.combinations if not store.is_done(item.key)]
+    to_do = len(missing) + len(last)
+    _log(prepared, "run_started", tasks=len(prepared.everything), missing=to_do, shard=shard, fresh=fresh)
     meter = Meter(
-        [(item.key, item.task.model, item.seconds) for item in missing],
+        [(item.key, item.task.model, item.seconds) for item in [*missing, *last]],
         workers=min(prepared.workers, max(1, len(missing))),
         opening=OPENING_SECONDS[study.execution.backend] if missing else 0.0,
         closing=CLOSING_SECONDS + CLOSING_SECONDS_PER_FORECAST * forecasts,
@@ -120,7 +122,7 @@ def run_study(
     show = progress if progress is not None else progress_module.automatic()
     try:
         with show(meter, study.name):
-            stopped = _do(prepared, missing, meter)
+            stopped = _do(prepared, missing, meter) or _do(prepared, _ready(prepared, last), meter, here=True)
             state = _state(prepared)
             if stopped or state.open:
                 meter.finish()
@@ -142,17 +144,21 @@ def run_study(
 
 
 def _missing(prepared: Prepared, shard: tuple[int, int] | None) -> list[Item]:
-    """What there is to do: this shard's share of the models' tasks, and all that features learn.
+    """What there is to do before the combinations: this shard's share of the models' tasks, all that features learn.
 
     Learnings are not divided: models of every shard wait for them, and shards that share a folder skip what another has
     done meanwhile. Each begins with a part of its own.
     """
-    store, seconds = prepared.store, learned_seconds(prepared)
+    store, seconds, last = prepared.store, learned_seconds(prepared), prepared.combinations
 
     def mine(number: int) -> bool:
         return shard is None or number % shard[1] == shard[0] - 1
 
-    models = [item for number, item in enumerate(prepared.items) if mine(number) and not store.is_done(item.key)]
+    models = [
+        item
+        for number, item in enumerate(prepared.items)
+        if mine(number) and item not in last and not store.is_done(item.key)
+    ]
     awaited = frozenset().union(*(item.needs for item in models))
     missing = [replace(item, seconds=seconds[item.key]) for item in models]
     for number, item in enumerate(prepared.learnings):
@@ -161,6 +167,17 @@ def _missing(prepared: Prepared, shard: tuple[int, int] | None) -> list[Item]:
         store.discard(item.key)  # an earlier failure, which would be taken for an answer
         missing.append(replace(item, seconds=seconds[item.key] * (1.0 if mine(number) else 0.5)))
     return missing
+
+
+def _ready(prepared: Prepared, combinations: list[Item]) -> list[Item]:
+    """The combinations whose members' tasks have all ended, in this or another process.
+
+    Whoever ends last finds them so; should two, both get the same bytes and the store keeps the first.
+    """
+    store = prepared.store
+    return [
+        item for item in combinations if all(store.is_done(key) or store.failure(key) is not None for key in item.needs)
+    ]
 
 
 def check(prepared: Prepared) -> int:
@@ -204,11 +221,14 @@ class _State:
     open: int
 
 
-def _do(prepared: Prepared, missing: list[Item], meter: Meter) -> bool:
-    """Do the tasks; returns whether one failed and `on_error: stop` ended it."""
+def _do(prepared: Prepared, missing: list[Item], meter: Meter, *, here: bool = False) -> bool:
+    """Do the tasks where the study says; returns whether one failed and `on_error: stop` ended it.
+
+    `here`: in this process in any case, which is quicker for tasks that take less than a process takes to begin.
+    """
     tasks = {item.key: item.task for item in missing}
-    run = executor(prepared.study.execution.backend)
-    with _work(prepared, bool(missing)) as work, closing(run(work, missing, prepared.workers)) as events:
+    run = executor("inline" if here else prepared.study.execution.backend)
+    with _work(prepared, bool(missing) and not here) as work, closing(run(work, missing, prepared.workers)) as events:
         for event in events:
             task = tasks[event.key]
             if event.kind == "started":

@@ -1,6 +1,6 @@
 """Owns what a run leaves of its tasks: finished ones, failed ones, nothing half done.
 
-<run>/tasks/<key>/predictions.parquet, done      a finished task of a model
+<run>/tasks/<key>/predictions.parquet, done      a finished task of a model; of a combination also weights.parquet
 <run>/tasks/<key>/state.json, done               what a feature learned in one training window
 <run>/tasks/<key>/failed                         a failed one, tried again by the next run
 """
@@ -14,8 +14,10 @@ import io
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import polars as pl
@@ -33,15 +35,19 @@ from ssmfin_pipelines.atomic import (
 FINAL_FILES = (
     "manifest.json",  # first: without it the others are not taken for a finished run
     "predictions.parquet",
+    "weights.parquet",
     "leaderboard.parquet",
     "leaderboard.csv",
     "leaderboard_by_id.parquet",
+    "probabilistic.parquet",
+    "probabilistic.csv",
+    "probabilistic_by_id.parquet",
     "folds.parquet",
     "study.yaml",
     "report.html",
 )
 
-PREDICTIONS, STATE = "predictions.parquet", "state.json"
+PREDICTIONS, STATE, WEIGHTS = "predictions.parquet", "state.json", "weights.parquet"
 
 
 @dataclass(frozen=True)
@@ -110,6 +116,10 @@ class TaskStore:
     def predictions(self, key: str) -> pl.DataFrame:
         return pl.read_parquet(io.BytesIO((self.tasks / key / PREDICTIONS).read_bytes()))
 
+    def weights(self, key: str) -> pl.DataFrame:
+        """Of a combination: what its task wrote beside its predictions."""
+        return pl.read_parquet(io.BytesIO((self.tasks / key / WEIGHTS).read_bytes()))
+
     def state(self, key: str) -> str:
         """What a feature learned, as it was written."""
         return (self.tasks / key / STATE).read_text(encoding="utf-8")
@@ -122,9 +132,10 @@ class TaskStore:
             return None
         return loaded if isinstance(loaded, dict) else None
 
-    def write_done(self, key: str, predictions: pl.DataFrame, mark: Mark) -> None:
-        """Put a finished task of a model in place, all at once."""
-        self._write_done(key, PREDICTIONS, parquet_bytes(predictions), mark)
+    def write_done(self, key: str, predictions: pl.DataFrame, mark: Mark, weights: pl.DataFrame | None = None) -> None:
+        """Put a finished task of a model in place, all at once; of a combination with its weights over time."""
+        more = {} if weights is None else {WEIGHTS: parquet_bytes(weights)}
+        self._write_done(key, PREDICTIONS, parquet_bytes(predictions), mark, more)
 
     def write_state(self, key: str, state: str, mark: Mark) -> None:
         """Put what a feature learned in place, all at once."""
@@ -156,9 +167,11 @@ class TaskStore:
         """Remove what killed writers left behind; returns how many. Live writers are not touched."""
         return clean_folder(self.directory) + clean_folder(self.tasks)
 
-    def _write_done(self, key: str, name: str, data: bytes, mark: Mark) -> None:
+    def _write_done(
+        self, key: str, name: str, data: bytes, mark: Mark, more: Mapping[str, bytes] = MappingProxyType({})
+    ) -> None:
         said = {**mark.__dict__, "digest": _digest(data), "size": len(data), "file": name}
-        self._put(key, {name: data, "done": json_bytes(said)})
+        self._put(key, {**more, name: data, "done": json_bytes(said)})
 
     def _put(self, key: str, files: dict[str, bytes]) -> None:
         target = self.tasks / key

@@ -259,3 +259,26 @@ def test_init_writes_a_study_that_validates(folder: Path, capsys: pytest.Capture
 @pytest.mark.parametrize("config", sorted(CONFIGS.glob("**/*.yaml")), ids=lambda path: path.stem)
 def test_the_shipped_studies_are_valid(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["validate", str(config)]) == 0
+
+
+def test_validate_says_what_of_the_data_a_run_would_not_use(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A series that begins late silently shortens a study; a bad row, an id of few rows and log models drop out."""
+    frame = pl.read_csv(folder / "rv.csv", try_parse_dates=True)
+    late = frame.tail(60).select("ds", "unique_id", x="rv")
+    late.write_csv(folder / "late.csv")
+    few = frame.tail(20).with_columns(unique_id=pl.lit("b"))
+    bad = frame.with_columns(rv=pl.when(pl.int_range(pl.len()) == 9).then(float("inf")).otherwise("rv"))
+    pl.concat([bad, few]).write_csv(folder / "rv.csv")
+    lines = STUDY.replace(
+        "  source: {kind: csv, path: rv.csv}\n", "  source: {kind: csv, path: rv.csv}\n  on_breach: drop\n"
+    )
+    lines = lines.replace(
+        "target:", "  exogenous: [{name: late, source: {kind: csv, path: late.csv}, ids: a, select: x}]\ntarget:"
+    )
+    lines = lines.replace("size: 60}", "size: 60, min_rows: 20}")
+    (folder / "study.yaml").write_text(lines + "features: {late: {kind: columns, columns: [late__x]}}\n")
+    assert main(["validate", "study.yaml", "--data"]) == 0
+    out = capsys.readouterr().out
+    assert "left out: 1 row, rv is infinite." in out
+    assert re.search(r"not forecast from: \d+ rows, feature late__late__x is missing\.", out)
+    assert "never forecast: b, which never has 20 complete training rows in a window (20 rows in all)." in out

@@ -14,7 +14,7 @@ from ssmfin.errors import InputError
 from ssmfin.features.kalman import KalmanFeatures
 from ssmfin_pipelines.cli import main
 from ssmfin_pipelines.feature_table import feature_table
-from ssmfin_pipelines.plan import prepare
+from ssmfin_pipelines.prepare import prepare
 from ssmfin_pipelines.study import study_from
 
 sys.path.insert(0, str(Path(__file__).parent / "executors"))

@@ -74,7 +74,3 @@ def test_the_version_of_a_users_model_follows_its_source(tmp_path: Path, monkeyp
     assert first == keys.external_code_version.__wrapped__("keys_test_models.mine")
     (package / "mine.py").write_text("A = 2\n")
     assert first != keys.external_code_version.__wrapped__("keys_test_models.mine")
-
-
-def test_a_package_that_is_not_installed_is_said_to_be_absent() -> None:
-    assert keys.package_versions(("numpy", "no-such-package-here"))["no-such-package-here"] == "absent"

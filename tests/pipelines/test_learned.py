@@ -12,9 +12,9 @@ import polars as pl
 import pytest
 
 from ssmfin.errors import InputError
-from ssmfin.evaluation.learning import LearnTask
 from ssmfin.features.kalman import KalmanFeatures
-from ssmfin_pipelines.plan import plan_study, prepare
+from ssmfin_pipelines.plan import plan_study
+from ssmfin_pipelines.prepare import prepare
 from ssmfin_pipelines.study import read_study, study_from
 
 sys.path.insert(0, str(Path(__file__).parent / "executors"))
@@ -179,12 +179,6 @@ def test_unconverged_series_are_told_in_the_manifest_and_in_the_report(tmp_path:
     page = (outcome.directory / "report.html").read_text()
     assert "1 of 2 ids (A); is constant (1)" in page
     assert "3 fits in" in page
-
-
-def test_a_learning_is_named_in_words() -> None:
-    from ssmfin_pipelines.plan import label_of
-
-    assert label_of(LearnTask("kalman", 2, (4, 5), 1.0, False)) == "feature kalman, folds 4-5"
 
 
 def test_the_shipped_study_of_states_runs_on_a_cut_of_its_data(tmp_path: Path) -> None:

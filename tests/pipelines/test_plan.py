@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from ssmfin.errors import InputError
-from ssmfin_pipelines.plan import learned_seconds, plan_study, prepare
+from ssmfin_pipelines.plan import plan_study
 
 sys.path.insert(0, str(Path(__file__).parent / "executors"))
 
@@ -42,17 +42,6 @@ def test_a_plan_knows_what_is_done(tmp_path: Path) -> None:
     assert plan.cached == plan.tasks
     assert plan.seconds == 0
     assert f"{plan.tasks} tasks, all done already." in plan.render()
-
-
-def test_estimates_follow_what_was_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SSMFIN_TOY_PAUSE", "0.15")
-    study = make_study(tmp_path, models={"toy": {"kind": "toy_models:Toy"}})
-    run(study, shard=(1, 2))
-    prepared = prepare(study)
-    toys = [item for item in prepared.items if item.task.model == "toy"]
-    seconds = learned_seconds(prepared)
-    assert all(0.15 <= seconds[item.key] < 0.5 for item in toys)
-    assert all(item.seconds == pytest.approx(0.1) for item in toys)  # the class's guess for two ids
 
 
 def test_the_rendered_plan_shows_every_model_and_shortens_a_long_fold_table(tmp_path: Path) -> None:

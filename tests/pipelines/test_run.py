@@ -16,7 +16,8 @@ from ssmfin.models.registry import BENCHMARKS
 from ssmfin_pipelines import finish as finish_module
 from ssmfin_pipelines import run as run_module
 from ssmfin_pipelines.atomic import PREFIX, StorageError
-from ssmfin_pipelines.plan import plan_study, prepare
+from ssmfin_pipelines.plan import plan_study
+from ssmfin_pipelines.prepare import prepare
 
 sys.path.insert(0, str(Path(__file__).parent / "executors"))
 
@@ -165,6 +166,47 @@ def test_shards_one_after_another_give_the_same_bytes_and_the_last_one_writes_th
     assert not parts[0].leaderboard.height
     assert sum(event["event"] == "task_done" for event in events(parts[0].directory)) == parts[0].total
     assert predictions(parts[2].directory) == predictions(reference)
+
+
+SPREAD = ("probabilistic.parquet", "probabilistic.csv", "probabilistic_by_id.parquet")
+
+
+def test_quantiles_and_events_are_stored_scored_and_the_same_after_a_resume(tmp_path: Path) -> None:
+    small = {"kind": "s4d", "context": 16, "width": 4, "state": 4, "epochs": 2, "refit": 9, "seeds": [0, 1]}
+    models = {
+        "quantiles": {**small, "head": "quantiles", "levels": [0.1, 0.5, 0.9]},
+        "spikes": {**small, "head": "event"},
+        "kalman": {"kind": "kalman"},
+    }
+    study = make_study(tmp_path, models=models, output={"report": "html"})
+    directory = run(study).directory
+    frame = pl.read_parquet(directory / "predictions.parquet")
+    assert frame.columns[9:] == ["q05", "q10", "q25", "q50", "q75", "q90", "q95", "event", "event_threshold"]
+    told = dict(frame.group_by("model"))
+    assert told[("quantiles",)]["q10"].null_count() == told[("spikes",)]["event"].null_count() == 0
+    assert told[("quantiles",)]["q05"].null_count() == told[("quantiles",)].height
+    assert told[("har",)].select(frame.columns[9:]).null_count().sum_horizontal()[0] == 9 * told[("har",)].height
+    assert told[("kalman",)].filter(horizon=1)["q05"].null_count() == 0
+    scores = pl.read_parquet(directory / SPREAD[0])
+    assert {"quantiles", "spikes", "kalman"} <= set(scores["model"])
+    assert "Intervals and events" in (directory / "report.html").read_text()
+    manifest = json.loads((directory / "manifest.json").read_text())
+    assert any(paragraph.startswith("Beyond the mean, spikes") for paragraph in manifest["verdict"]["paragraphs"])
+
+    before = {name: (directory / name).read_bytes() for name in ("predictions.parquet", *SPREAD)}
+    lost = sorted(done_times(directory))[::4]
+    for key in lost:
+        (directory / "tasks" / key / "done").unlink()
+    (directory / SPREAD[1]).unlink()
+    run(study)
+    assert {name: (directory / name).read_bytes() for name in before} == before
+    (directory / SPREAD[1]).unlink()
+    with pytest.raises(InputError, match=r"the run lacks probabilistic\.csv"):
+        finish_module.rebuild_report(directory)
+    run(study)  # a file that is missing is written again
+    report = (directory / "report.html").read_bytes()
+    finish_module.rebuild_report(directory)
+    assert (directory / "report.html").read_bytes() == report
 
 
 @pytest.mark.parametrize("shard", [(0, 2), (3, 2), (1, 0)])

@@ -1,4 +1,4 @@
-"""`ssmfin init`: a first study, written from the columns of a data file."""
+"""`ssmfin init`: a first study, written from the columns of a data file and tried on its rows."""
 
 from __future__ import annotations
 
@@ -16,22 +16,39 @@ def init(
         ),
     ] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="The study to write.")] = Path("study.yaml"),
+    schema: Annotated[
+        bool, typer.Option("--schema", help="Also write study.schema.json beside it, from which editors complete.")
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the study if it exists.")] = False,
 ) -> None:
     """Write a first study for a data file.
 
-    Looks at its columns and chooses target, windows and models, with comments.
+    Looks at its columns, chooses target, windows and models, with comments, and tries the study on the data.
     """
     from ssmfin_pipelines.commands.files import check_target, write_atomically
 
     check_target(output, suffix=".yaml", force=force)
-    from ssmfin_pipelines.study import study_from
-    from ssmfin_pipelines.study.starter import embedded_facts, look_at, starter_text
-    from ssmfin_pipelines.study.tree import parse
+    completion = output.parent / "study.schema.json"
+    if schema:
+        check_target(completion, suffix=".json", force=force)
+    from ssmfin_pipelines.study.looking import embedded_facts, look_at
+    from ssmfin_pipelines.study.starter import settle
 
-    facts = embedded_facts() if data is None else look_at(data)
-    text = starter_text(facts)
-    study_from(parse(text, str(output)).value)  # what is written is always a valid study
+    text, study = settle(
+        embedded_facts() if data is None else look_at(data), schema=completion.name if schema else None
+    )
     write_atomically(output, lambda stream: stream.write(text.encode()))
+    if schema:
+        from ssmfin_pipelines.study.json_schema import schema_text
+
+        write_atomically(completion, lambda stream: stream.write(schema_text().encode()))
     typer.echo(output)
-    typer.echo(f"next: ssmfin validate {output} --data", err=True)
+    how = study.target
+    typer.echo(f"forecasts the {how.aggregate} of {how.column} over {_listed(how.horizons)} rows ahead", err=True)
+    if study.data.on_breach == "drop":
+        typer.echo("some rows are left out (on_breach: drop); the study says which", err=True)
+    typer.echo(f"next: look at it, then  ssmfin run {output}", err=True)
+
+
+def _listed(numbers: tuple[int, ...]) -> str:
+    return str(numbers[0]) if len(numbers) == 1 else f"{', '.join(map(str, numbers[:-1]))} and {numbers[-1]}"

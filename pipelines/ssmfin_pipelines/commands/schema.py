@@ -13,8 +13,6 @@ def schema() -> None:
     Save it (ssmfin schema > study.schema.json) and begin a study with
     `# yaml-language-server: $schema=study.schema.json`.
     """
-    import json
+    from ssmfin_pipelines.study.json_schema import schema_text
 
-    from ssmfin_pipelines.study.json_schema import study_schema
-
-    typer.echo(json.dumps(study_schema(), indent=2, ensure_ascii=False))
+    typer.echo(schema_text(), nl=False)

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ssmfin_pipelines.commands.options import AllowImports, Overrides, StudyFile, open_study
+
+if TYPE_CHECKING:
+    from ssmfin.data.panel import Panel
+    from ssmfin.evaluation.experiment import Experiment
+
+NAMED = 5  # ids at most that a line names
 
 
 def validate(
@@ -35,5 +41,24 @@ def validate(
             f"{str(panel.dates[0])[:10]} to {str(panel.dates[-1])[:10]}."
         )
         lines.append(f"folds: {len(folds)}, {rows:,} origins to forecast from, {len(experiment.tasks())} tasks.")
+        lines += _losses(panel, experiment)
     for line in lines:
         typer.echo(line, err=show)
+
+
+def _losses(panel: Panel, experiment: Experiment) -> list[str]:
+    """What of the data a run would not use, a line each: rows left out, origins and ids not forecast, models."""
+    from ssmfin.evaluation.plan import skipped_ids, skipped_origins
+
+    lines = [f"left out: {_rows(count)}, {what}." for what, count in panel.notes.get("dropped", {}).items()]
+    lines += [f"not forecast from: {_rows(count)}, {why}." for why, count in skipped_origins(experiment).items()]
+    never = skipped_ids(experiment)
+    for name, why in list(never.items())[:NAMED]:
+        lines.append(f"never forecast: {name}, which {why}.")
+    if len(never) > NAMED:
+        lines.append(f"never forecast: {len(never) - NAMED:,} more ids.")
+    return [*lines, *(f"left out: {name}, which {why}." for name, why in experiment.left_out.items())]
+
+
+def _rows(count: int) -> str:
+    return f"{count:,} row{'' if count == 1 else 's'}"

@@ -15,9 +15,10 @@ from ssmfin.errors import InputError
 from ssmfin.evaluation.experiment import Experiment
 from ssmfin.evaluation.learning import LearnTask
 from ssmfin.evaluation.walk_forward import run_task
+from ssmfin.versions import package_versions
 from ssmfin_pipelines.atomic import storage
 from ssmfin_pipelines.executors.contract import Item
-from ssmfin_pipelines.keys import code_version, package_versions
+from ssmfin_pipelines.keys import code_version
 from ssmfin_pipelines.learned import with_stored_learnings
 from ssmfin_pipelines.store import Mark, TaskStore
 
@@ -81,7 +82,12 @@ def perform(experiment: Experiment, store: TaskStore, item: Item) -> float:
     if isinstance(item.task, LearnTask):
         return experiment.learner.learning(item.task).seconds  # its keeper stores it
     began = time.perf_counter()
-    result = run_task(experiment, item.task)
+    members = (
+        [store.predictions(key) for key in sorted(item.needs) if store.mark(key) is not None]
+        if experiment.members(item.task.model)
+        else []
+    )
+    result = run_task(experiment, item.task, members)
     seconds = time.perf_counter() - began
     mark = Mark(
         model=item.task.model,
@@ -95,7 +101,7 @@ def perform(experiment: Experiment, store: TaskStore, item: Item) -> float:
         versions=package_versions(),
         device=_device(),
     )
-    store.write_done(item.key, result.predictions, mark)
+    store.write_done(item.key, result.predictions, mark, weights=result.weights)
     return seconds
 
 

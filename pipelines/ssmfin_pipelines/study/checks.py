@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ssmfin.errors import InputError, nearest
+from ssmfin.models.combination.spec import Combination, member_problems
 from ssmfin.models.registry import BENCHMARKS
 from ssmfin_pipelines.study.nested import record
 
@@ -50,6 +51,10 @@ def cross_records(parts: Mapping[str, Any]) -> list[dict[str, Any]]:
     for part in ("models", "benchmarks"):
         for name, entry in (parts.get(part) or {}).items():
             records += _feature_records(part, name, entry, parts.get("features"))
+    if models is not None and benchmarks is not None:
+        for part, entries in (("models", models), ("benchmarks", benchmarks)):
+            for name, entry in entries.items():
+                records += _combination_records(part, name, entry, {**benchmarks, **models})
     evaluate = parts.get("evaluate")
     if evaluate is not None and models is not None and benchmarks is not None:
         known = [*benchmarks, *models]
@@ -72,6 +77,27 @@ def _window_records(horizons: tuple[int, ...], walk_forward: Any) -> list[dict[s
         key = "validation" if text.startswith("walk_forward.validation") else "train"
         return [record(("walk_forward", key, "size"), text)]
     return []
+
+
+def _combination_records(
+    part: str, name: str, entry: StudyModel, entries: Mapping[str, StudyModel]
+) -> list[dict[str, Any]]:
+    if entry.kind != Combination.kind:
+        return []
+    records = [
+        record((part, name, key), f"{part}.{name}.{key} says nothing to a combination, which is not fitted; remove it.")
+        for key in ("features", "refit")
+        if getattr(entry, key) is not None
+    ]
+    kinds = {other: found.kind for other, found in entries.items()}
+    try:
+        combination = Combination(**entry.parameters)
+    except InputError:  # told already, as a mistake of the entry itself
+        return records
+    return records + [
+        record((part, name, "members", index), text.replace("models.", f"{part}.", 1))
+        for index, text in member_problems(name, combination, kinds)
+    ]
 
 
 def _feature_records(

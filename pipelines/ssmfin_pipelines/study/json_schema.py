@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import copy
+import json
 from typing import Any
 
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from ssmfin.features.kinds import KINDS as FEATURE_KINDS
+from ssmfin.features.spec import FeatureSpec
 from ssmfin.models.registry import KINDS, forecaster_class
 from ssmfin_pipelines.study.entries import EXTERNAL
 from ssmfin_pipelines.study.names import NAME_PATTERN
 from ssmfin_pipelines.study.schema import Study
+
+
+def schema_text() -> str:
+    """The JSON Schema as a file holds it."""
+    return json.dumps(study_schema(), indent=2, ensure_ascii=False) + "\n"
 
 
 def study_schema() -> dict[str, Any]:
@@ -29,7 +36,7 @@ def study_schema() -> dict[str, Any]:
     study = resolve(Study)
     own = copy.deepcopy(definitions["StudyModel"]["properties"])
     entries = {kind: _model_entry(kind, resolve(cls), own, cls) for kind, cls in forecasters.items()}
-    features = {kind: _feature_entry(kind, resolve(cls)) for kind, cls in FEATURE_KINDS.items()}
+    features = {kind: _feature_entry(kind, resolve(cls), cls) for kind, cls in FEATURE_KINDS.items()}
     external = {
         "title": "package.module:Class",
         "description": "A class of your own; only with --allow-imports.",
@@ -78,11 +85,12 @@ def _model_entry(kind: str, parameters: dict[str, Any], own: dict[str, Any], cls
     }
 
 
-def _feature_entry(kind: str, parameters: dict[str, Any]) -> dict[str, Any]:
-    properties = {**parameters["properties"], "kind": {"const": kind}}
+def _feature_entry(kind: str, parameters: dict[str, Any], cls: type[FeatureSpec]) -> dict[str, Any]:
+    properties = {**parameters["properties"], "kind": {"const": kind, "description": cls.summary}}
     required = ["kind", *(name for name in parameters.get("required", []) if name != "kind")]
     return {
         "title": kind,
+        "description": cls.summary,
         "type": "object",
         "properties": properties,
         "required": required,

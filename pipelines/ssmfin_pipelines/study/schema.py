@@ -19,7 +19,9 @@ from ssmfin_pipelines.study.tree import dump
 
 if TYPE_CHECKING:
     from ssmfin.data.panel import Panel
+    from ssmfin.evaluation.cross_section import CrossSection
     from ssmfin.evaluation.experiment import Experiment
+    from ssmfin.evaluation.judging import Scoring
 
 
 class _Section(BaseModel):
@@ -44,6 +46,25 @@ class StudyTarget(_Section):
         return Target(**{name: getattr(self, name) for name in type(self).model_fields})
 
 
+class StudyCrossSection(_Section):
+    """How the ids of one date are ranked against each other, for targets such as returns."""
+
+    groups: int = Field(
+        10, ge=2, description="The top and the bottom 1/groups of the ids make the spread; 10: deciles."
+    )
+    least_ids: int = Field(20, ge=4, description="Dates on which fewer ids were forecast are left out.")
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        self.setting()
+        return self
+
+    def setting(self) -> CrossSection:
+        from ssmfin.evaluation.cross_section import CrossSection
+
+        return CrossSection(groups=self.groups, least_ids=self.least_ids)
+
+
 class Evaluate(_Section):
     """How forecasts are compared. All losses: lower is better."""
 
@@ -52,6 +73,15 @@ class Evaluate(_Section):
     )
     reference: Name = Field("log_har", description="Model that the others are measured against.")
     mcs_size: float = Field(0.1, gt=0, lt=1, description="Size of the model confidence set's test (0.1: a 90 % set).")
+    cross_section: StudyCrossSection | None = Field(
+        None, description="Rank IC and long-short spread across the ids of each date; default: none of it."
+    )
+
+    def scoring(self) -> Scoring:
+        from ssmfin.evaluation.judging import Scoring
+
+        cross_section = None if self.cross_section is None else self.cross_section.setting()
+        return Scoring(self.losses, self.reference, self.mcs_size, cross_section)
 
 
 class Execution(_Section):

@@ -1,202 +1,185 @@
-"""Owns the first study for a data file: what its columns seem to mean, said as commented YAML."""
+"""Owns the first study for a data file: commented YAML that fits the file, tried on it before it is written."""
 
 from __future__ import annotations
 
 import json
-import re
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
-import polars as pl
-
-from ssmfin.data.sources import CsvSource, ParquetSource
 from ssmfin.errors import InputError
+from ssmfin_pipelines.study.looking import Facts, scalar
 
-_DATE_NAMES = ("ds", "date", "datetime", "timestamp", "time", "day", "trade_date", "index")
-_ID_NAMES = ("unique_id", "symbol", "ticker", "id", "asset", "instrument", "permno", "ric", "isin", "name")
-_TARGET_NAMES = (
-    "rv5",
-    "rv",
-    "realized_variance",
-    "realised_variance",
-    "rvar",
-    "variance",
-    "rv5_ss",
-    "parkinson",
-    "bv",
-    "rk",
-)
-_PRICES = ("open", "high", "low", "close")
+if TYPE_CHECKING:
+    from ssmfin.data.panel import Panel
+    from ssmfin_pipelines.study.schema import Study
+
+LEAST_DATES = 60
+LONG = 10_000  # dates; there are not that many trading days, these are hours or minutes
+RANKED_IDS = 40  # with fewer ids the order of a date says little
 
 
-@dataclass(frozen=True)
-class Facts:
-    """What a file's columns seem to mean.
+def settle(facts: Facts, *, schema: str | None = None) -> tuple[str, Study]:
+    """The study for a file, as text and as it reads, tried on the file's own rows: its folds can be cut.
 
-    Attributes:
-        name: of the study. source: its `data.source`. columns: our names to the file's, where they differ.
-        target: column to forecast. positive: a log can be taken of it. dates: number of distinct dates, roughly.
-        measures: the target is computed from open, high, low, close. others: columns that could be targets instead.
-    """
-
-    name: str
-    source: dict[str, Any]
-    columns: dict[str, str]
-    target: str
-    positive: bool
-    dates: int
-    measures: bool = False
-    others: tuple[str, ...] = field(default=())
-
-
-def embedded_facts() -> Facts:
-    """The S&P 500 that the package `arch` ships."""
-    return Facts("sp500-volatility", {"kind": "arch", "series": ["sp500"]}, {}, "parkinson", True, 5_000, measures=True)
-
-
-def look_at(path: Path) -> Facts:
-    """Facts about a csv or parquet file.
+    Rows that breach the panel's contract are left out where that mends it, and the text says how many.
 
     Raises:
-        InputError: it cannot be read, or no column can be a date or a target.
+        InputError: no study can be made of the file as it is; says why.
     """
-    source = _source(path)
-    frame = next(iter(source.parts())).frame
-    named = {name.lower(): name for name in frame.columns}
-    dates = next((named[name] for name in _DATE_NAMES if name in named), None)
-    dates = dates or next((name for name in frame.columns if frame.schema[name].is_temporal()), None)
-    if dates is None:
+    panel, facts = _loaded(facts)
+    dates = len(panel.dates)
+    if dates < LEAST_DATES:
         raise InputError(
-            f"{path} has no column that looks like a date, {frame.columns}; rename the date column to `date`."
+            f"{facts.source.get('path', 'the source')} has {dates} usable dates, too few for a study; give at least "
+            f"{LEAST_DATES} (a few hundred to learn anything)."
         )
-    ids = next((named[name] for name in _ID_NAMES if name in named), None)
-    mark = source.decimal if isinstance(source, CsvSource) else "."
-    numbers = {name: _numbers(frame[name], mark) for name in frame.columns if name not in (dates, ids) and name.strip()}
-    values = {name: column for name, column in numbers.items() if column is not None}
-    columns = {"ds": dates, **({"unique_id": ids} if ids is not None else {})}
-    prices = {name: named[name] for name in _PRICES if named.get(name) in values}
-    wanted = next((named[name] for name in _TARGET_NAMES if named.get(name) in values), None)
-    measures = wanted is None and {"high", "low"} <= set(prices)
-    if measures:
-        columns |= prices
-        target, positive = "parkinson", True
-    else:
-        target = wanted or next((name for name, column in values.items() if _positive(column)), next(iter(values), ""))
-        if not target:
-            raise InputError(f"{path} has no column of numbers beside {sorted(columns.values())}; add one to forecast.")
-        positive = _positive(values[target])
-    columns = {ours: theirs for ours, theirs in columns.items() if ours != theirs}
-    others = tuple(name for name in values if name != target and not (measures and name in prices.values()))
-    name = re.sub(r"[^A-Za-z0-9_-]+", "-", path.name.split(".")[0]).strip("-_")[:64] or "study"
-    spec = {key: value for key, value in source.model_dump(mode="json", exclude_defaults=True).items() if key != "path"}
-    spec = {"kind": source.kind, "path": str(path), **spec}
-    return Facts(name, spec, columns, target, positive, frame[dates].n_unique(), measures, others)
+    facts = replace(facts, dates=dates, ids=len(panel.ids), minutes=_minutes(panel))
+    text = starter_text(facts, schema=schema)
+    study = _read(text)
+    study.experiment(panel).tasks()
+    return text, study
 
 
-def _source(path: Path) -> CsvSource | ParquetSource:
-    if not path.exists():
-        raise InputError(f"{path} does not exist; give a csv or parquet file.")
-    if path.is_dir():
-        raise InputError(f"{path} is a directory; give one of its csv or parquet files.")
-    endings = [ending.lower() for ending in path.suffixes]
-    if endings and endings[-1] in (".parquet", ".pq"):
-        return ParquetSource(path=(str(path),))
-    if not {".csv", ".tsv", ".txt"} & set(endings[-2:]):
-        raise InputError(f"{path} ends in neither .csv nor .parquet; convert it to one of them.")
-    return _csv_source(path)
-
-
-def _csv_source(path: Path) -> CsvSource:
-    """The delimiter is what the header holds most of; a comma is the decimal mark where it is not the delimiter."""
-    import gzip
-
+def _loaded(facts: Facts) -> tuple[Panel, Facts]:
     try:
-        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as stream:
-            lines = [line.decode("utf-8-sig", "replace") for line in stream.readlines(16_384)]
-    except (OSError, EOFError) as error:
-        raise InputError(f"{path} cannot be read, {error}; copy or write it again.") from None
-    header = lines[0] if lines else ""
-    delimiter = max(",;\t|", key=header.count)
-    body = "".join(lines[1:])
-    decimal = "," if delimiter != "," and re.search(r"\d,\d", body) and not re.search(r"\d\.\d", body) else "."
-    return CsvSource(path=(str(path),), delimiter=delimiter, decimal=decimal)
+        return _read(starter_text(facts)).load(), facts
+    except InputError as error:
+        if "on_breach" not in str(error):
+            raise
+        dropping = replace(facts, dropped=(("rows", 0),))
+        panel = _read(starter_text(dropping)).load()
+        return panel, replace(facts, dropped=tuple(panel.notes["dropped"].items()) or dropping.dropped)
 
 
-def _numbers(column: pl.Series, mark: str) -> pl.Series | None:
-    """The column as numbers, None if it is mostly something else."""
-    if column.dtype.is_numeric():
-        return column.cast(pl.Float64)
-    if column.dtype != pl.String:
-        return None
-    text = column.str.strip_chars().replace("", None)
-    number = (text.str.replace(",", ".", literal=True) if mark == "," else text).cast(pl.Float64, strict=False)
-    return number if 2 * (len(number) - number.null_count()) > max(len(text) - text.null_count(), 1) else None
+def _read(text: str) -> Study:
+    from ssmfin_pipelines.study.reading import study_from
+    from ssmfin_pipelines.study.tree import parse
+
+    return study_from(parse(text, "study.yaml").value)
 
 
-def _positive(column: pl.Series) -> bool:
-    known = column.drop_nulls().drop_nans()
-    return len(known) > 0 and bool((known > 0).all())
+def _minutes(panel: Panel) -> float:
+    """The usual distance between two dates in minutes, 0 from half a day on."""
+    import numpy as np
 
-
-def _scalar(value: str) -> str:
-    """Text as a YAML scalar that reads back as the same text."""
-    return value if re.fullmatch(r"[A-Za-z_/.][A-Za-z0-9_./-]*", value) and value.lower() not in (
-        "null", "true", "false", "yes", "no", "on", "off", "y", "n",
-    ) else json.dumps(value, ensure_ascii=False)  # fmt: skip
+    gaps = np.diff(panel.dates.astype("datetime64[s]")).astype(np.float64) / 60.0
+    usual = float(np.median(gaps)) if len(gaps) else 0.0
+    return usual if usual < 720 else 0.0
 
 
 def _flow(value: Any) -> str:
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{_scalar(str(key))}: {_flow(item)}" for key, item in value.items()) + "}"
+        return "{" + ", ".join(f"{scalar(str(key))}: {_flow(item)}" for key, item in value.items()) + "}"
     if isinstance(value, list | tuple):
         return "[" + ", ".join(map(_flow, value)) + "]"
-    return _scalar(value) if isinstance(value, str) else json.dumps(value)
+    return scalar(value) if isinstance(value, str) else json.dumps(value)
 
 
-def starter_text(facts: Facts) -> str:
-    """The study as YAML; windows and horizons fit the number of dates."""
+def starter_text(facts: Facts, *, schema: str | None = None) -> str:
+    """The study as YAML; windows and horizons fit the number of dates. `schema`: file that an editor completes from."""
     dates = max(facts.dates, 2)
-    train = 1000 if dates >= 1500 else max(12, dates // 2)
-    horizons = [h for h in (1, 5, 22) if 12 * h <= train]
+    train = LONG // 4 if dates >= LONG else 1000 if dates >= 1500 else max(12, dates // 2)
+    horizons = [h for h in ((5,) if facts.of_returns and train >= 60 else (1, 5, 22)) if 12 * h <= train]
     windows = [w for w in (1, 5, 22) if 4 * w <= train]
     validation = max(horizons[-1] + 2, train // 8)
-    test = 63 if dates >= 1500 else max(1, dates // 20)
-    others = f"  # or {', '.join(facts.others[:6])}" if facts.others else ""
-    scale = "log" if facts.positive else "none"
-    losses = ["qlike", "mse", "mae"] if facts.positive else ["mse", "mae"]
-    lines = [
-        "# Check:  ssmfin validate FILE --data      Cost:  ssmfin plan FILE      Run:  ssmfin run FILE",
-        "# All keys, with completion in an editor:  ssmfin schema > study.schema.json, then the line",
-        "# yaml-language-server: $schema=study.schema.json",
-        f"name: {_scalar(facts.name)}",
-        "seed: 0",
-        "data:",
-        f"  source: {_flow(facts.source)}",
+    test = max(63, dates // 80) if dates >= 1500 else max(1, dates // 20)
+    return "\n".join(
+        [
+            "# Check:  ssmfin validate FILE --data      Cost:  ssmfin plan FILE      Run:  ssmfin run FILE",
+            "# Every model and feature with its parameters:  ssmfin models, ssmfin models KIND",
+            *_editor(schema),
+            f"name: {scalar(facts.name)}",
+            "seed: 0",
+            *_data(facts),
+            *_target(facts, horizons),
+            "walk_forward:  # sizes in dates",
+            f"  train: {{kind: rolling, size: {train}}}  # or expanding",
+            f"  validation: {{size: {validation}}}  # tail of the window for early stopping and penalties",
+            f"  test: {{size: {test}}}  # forecast origins between two fits",
+            "  refit: 1  # fit on every k-th fold",
+            *_features(facts, windows),
+            *_models(facts, train),
+            *_evaluate(facts),
+            "execution: {backend: local, workers: auto, on_error: record}",
+            "output: {directory: runs, report: html}",
+            "",
+        ]
+    )
+
+
+def _editor(schema: str | None) -> list[str]:
+    if schema is not None:
+        return [f"# yaml-language-server: $schema={schema}"]
+    return [
+        "# Completion in an editor:  ssmfin schema > study.schema.json, and here the line",
+        '#   "# yaml-language-server: $schema=study.schema.json"  (or let ssmfin init --schema do it)',
     ]
+
+
+def _data(facts: Facts) -> list[str]:
+    lines = ["data:", f"  source: {_flow(facts.source)}"]
     if facts.columns:
         lines.append(f"  columns: {_flow(facts.columns)}  # our names: the file's")
-    lines.append("  # ids: [SPX, DAX]        # a subset; start: and end: limit the dates")
+    if facts.date_format:
+        lines.append(f"  date_format: {json.dumps(facts.date_format)}")
+    if facts.ids > 1:
+        lines.append("  # ids: [...]  # a subset; start: and end: limit the dates")
     if facts.measures:
-        lines.append("  measures: {kind: range, estimators: [parkinson]}  # daily variance, decimal, from high and low")
+        lines.append(
+            "  measures: {kind: range, estimators: [parkinson]}  # variance of a row, decimal, from high and low"
+        )
     lines += [
-        "target:",
-        f"  column: {_scalar(facts.target)}{others}",
-        f"  transform: {scale:<4}  # log, or none where values may be zero or negative",
-        f"  horizons: {_flow(horizons)}  # rows ahead",
-        "  aggregate: mean  # over t+1 .. t+h; or sum, last",
-        "walk_forward:  # sizes in dates",
-        f"  train: {{kind: rolling, size: {train}}}  # or expanding",
-        f"  validation: {{size: {validation}}}  # tail of the window for early stopping and penalties",
-        f"  test: {{size: {test}}}  # forecast origins between two fits",
-        "  refit: 1  # fit on every k-th fold",
-        "features:",
-        f"  har: {{kind: har_lags, windows: {_flow(windows)}}}  # means over the last w rows",
-        "models:  # beside random_walk, har, log_har, ridge and lightgbm, which always run",
-        f"  s4d: {{kind: s4d, features: [har], context: {min(128, max(8, train // 4))}, seeds: [0], refit: 8}}",
-        "benchmarks: {}  # tune or add, such as {lightgbm: {num_leaves: 31}, ewma: {}}",
-        f"evaluate: {{losses: {_flow(losses)}, reference: {'log_har' if facts.positive else 'har'}, mcs_size: 0.1}}",
-        "execution: {backend: local, workers: auto, on_error: record}",
-        "output: {directory: runs, report: html}",
+        "  # A further series, known from the next day on; then features: {fear: {kind: columns, columns: [vix__x]}}",
+        "  # exogenous: [{name: vix, source: {kind: csv, path: vix.csv}, columns: {ds: Date, x: Close}}]",
     ]
-    return "\n".join(lines) + "\n"
+    if facts.minutes:
+        lines += [
+            f"  # Rows are {facts.minutes:g} minutes apart, and horizons below count rows. For one variance a day:",
+            "  # measures: {kind: realized, calendar: XNYS, sampling: 5min, estimators: [rv, bv]}  # and target rv",
+        ]
+    if facts.dropped:
+        lines += ["  on_breach: drop  # leaves out, and counts in the report:"]
+        lines += [f"  #   {what}: {count:,} row{'' if count == 1 else 's'}" for what, count in facts.dropped]
+    return lines
+
+
+def _target(facts: Facts, horizons: list[int]) -> list[str]:
+    others = f"  # or {', '.join(facts.others[:6])}" if facts.others else ""
+    aggregate = "sum" if facts.of_returns else "mean"
+    also = "mean" if facts.of_returns else "sum"
+    return [
+        "target:",
+        f"  column: {scalar(facts.target)}{others}",
+        f"  transform: {'log' if facts.positive else 'none':<4}  # log, or none where values may be zero or negative",
+        f"  horizons: {_flow(horizons)}  # rows ahead",
+        f"  aggregate: {aggregate}  # over t+1 .. t+h; or {also}, last",
+    ]
+
+
+def _features(facts: Facts, windows: list[int]) -> list[str]:
+    lines = ["features:", f"  har: {{kind: har_lags, windows: {_flow(windows)}}}  # means over the last w rows"]
+    if facts.returns is not None and not facts.of_returns:
+        column = _flow({"kind": "leverage", "column": facts.returns, "windows": windows})
+        lines.append(f"  leverage: {column}  # falls raise volatility")
+    return lines
+
+
+def _models(facts: Facts, train: int) -> list[str]:
+    context = min(128, max(8, train // 4))
+    lines = [
+        "models:  # beside random_walk, har, log_har, ridge and lightgbm, which always run",
+        f"  s4d: {{kind: s4d, context: {context}, seeds: [0], refit: 8}}",
+    ]
+    if facts.of_returns:
+        lines += [
+            "  zero: {kind: historical_mean, weight: 0.0}  # returns can hardly be forecast: the benchmark to beat",
+            "  historical_mean: {kind: historical_mean}",
+        ]
+    return [*lines, "benchmarks: {}  # tune or add, such as {lightgbm: {num_leaves: 31}, ewma: {}}"]
+
+
+def _evaluate(facts: Facts) -> list[str]:
+    losses = ["qlike", "mse", "mae"] if facts.positive else ["mse", "mae"]
+    reference = "log_har" if facts.positive else "zero" if facts.of_returns else "har"
+    ranks = ", cross_section: {groups: 10, least_ids: 20}" if facts.of_returns and facts.ids >= RANKED_IDS else ""
+    return [f"evaluate: {{losses: {_flow(losses)}, reference: {reference}, mcs_size: 0.1{ranks}}}"]

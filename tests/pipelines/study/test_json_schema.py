@@ -42,6 +42,8 @@ def accepts(value: Any, schema: dict[str, Any]) -> bool:
         "properties": lambda rule: (
             not isinstance(value, dict) or all(accepts(item, rule[key]) for key, item in value.items() if key in rule)
         ),
+        "minProperties": lambda rule: not isinstance(value, dict) or len(value) >= rule,
+        "maxProperties": lambda rule: not isinstance(value, dict) or len(value) <= rule,
         "propertyNames": lambda rule: not isinstance(value, dict) or all(accepts(key, rule) for key in value),
         "additionalProperties": lambda rule: (
             not isinstance(value, dict)

@@ -1,15 +1,20 @@
-"""`ssmfin init`: what it makes of a file's columns, and that what it writes is a study that fits the file."""
+"""`ssmfin init`: what it makes of a file's columns, and that what it writes is a study that fits the file and runs."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 
 from ssmfin.errors import InputError
+from ssmfin_pipelines.cli import main
 from ssmfin_pipelines.study import study_from
-from ssmfin_pipelines.study.starter import embedded_facts, look_at, starter_text
+from ssmfin_pipelines.study.looking import embedded_facts, look_at
+from ssmfin_pipelines.study.starter import settle, starter_text
 from ssmfin_pipelines.study.tree import parse
 
 DAYS = pl.date_range(pl.date(2015, 1, 1), pl.date(2019, 12, 31), eager=True)
@@ -17,8 +22,9 @@ VALUES = [1e-4 * (1 + index * 37 % 23) for index in range(len(DAYS))]
 
 
 def written(path: Path) -> dict[str, object]:
-    values = parse(starter_text(look_at(path)), "study.yaml").value
-    study = study_from(values)
+    text, study = settle(look_at(path))
+    values = parse(text, "study.yaml").value
+    assert study_from(values) == study
     study.experiment(study.load()).tasks()
     return dict(values)
 
@@ -84,3 +90,130 @@ def test_a_file_without_a_date_is_refused(tmp_path: Path) -> None:
     pl.DataFrame({"x": [1.0], "y": [2.0]}).write_parquet(tmp_path / "x.parquet")
     with pytest.raises(InputError, match="looks like a date"):
         look_at(tmp_path / "x.parquet")
+
+
+RNG = np.random.default_rng(0)
+N = 300
+WEEKDAYS = [day for day in DAYS if day.weekday() < 5][:N]
+CLOSE = 100.0 * np.exp(np.cumsum(0.01 * RNG.standard_normal(N)))
+VARIANCE = 1e-4 * np.exp(0.5 * RNG.standard_normal(N))
+
+
+def prices(rows: int = N) -> dict[str, object]:
+    swing = np.exp(0.01 + 0.01 * RNG.random(rows))
+    close = CLOSE[:rows]
+    return {"Open": close, "High": close * swing, "Low": close / swing, "Close": close, "Volume": 1_000.0}
+
+
+def ohlc_with_defects(folder: Path) -> Path:
+    frame = pl.DataFrame({"Date": WEEKDAYS, **prices()})
+    flat = (pl.int_range(N) % 50 == 7).fill_null(False)
+    frame.with_columns(
+        High=pl.when(flat).then("Close").otherwise("High"), Low=pl.when(flat).then("Close").otherwise("Low")
+    ).write_csv(folder / "spy.csv")
+    return folder / "spy.csv"
+
+
+def realized_variance(folder: Path) -> Path:
+    frame = pl.DataFrame(
+        {"symbol": ["a"] * N, "date": WEEKDAYS, "rv": VARIANCE, "ret": np.diff(np.log(CLOSE), prepend=4.6)}
+    )
+    frame.write_csv(folder / "rv.csv")
+    return folder / "rv.csv"
+
+
+def returns_alone(folder: Path) -> Path:
+    returns = np.diff(np.log(CLOSE), prepend=np.log(100.0))
+    pl.DataFrame({"day": WEEKDAYS, "log_ret": returns}).write_csv(folder / "ret.csv")
+    return folder / "ret.csv"
+
+
+def hours(folder: Path) -> Path:
+    start = pl.datetime_range(pl.datetime(2020, 1, 1), pl.datetime(2020, 1, 13, 11), "1h", eager=True)
+    pl.DataFrame({"timestamp": start, **prices(len(start))}).write_parquet(folder / "hour.parquet")
+    return folder / "hour.parquet"
+
+
+def german(folder: Path) -> Path:
+    rows = [
+        f"{day:%d.%m.%Y};{close:.2f};{value:.9f}".replace(".", ",").replace(",", ".", 2)
+        for day, close, value in zip(WEEKDAYS, CLOSE, VARIANCE, strict=True)
+    ]
+    (folder / "kurse.csv").write_text("Datum;Kurs;RV\n" + "\n".join(rows) + "\n")
+    return folder / "kurse.csv"
+
+
+@pytest.mark.parametrize(
+    "make, target, transform, reference",
+    [
+        (ohlc_with_defects, "parkinson", "log", "log_har"),
+        (realized_variance, "rv", "log", "log_har"),
+        (returns_alone, "log_ret", "none", "zero"),
+        (hours, "parkinson", "log", "log_har"),
+        (german, "RV", "log", "log_har"),
+    ],
+)
+def test_files_of_five_shapes_give_studies_that_run(
+    make: Callable[[Path], Path],
+    target: str,
+    transform: str,
+    reference: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = make(tmp_path)
+    assert main(["init", file.name]) == 0
+    values = parse((tmp_path / "study.yaml").read_text(), "study.yaml").value
+    assert (values["target"]["column"], values["target"]["transform"]) == (target, transform)
+    assert values["evaluate"]["reference"] == reference
+    quick = ("models.s4d.epochs=1", "benchmarks.lightgbm.max_rounds=5", "walk_forward.test.size=120")
+    sets = [part for item in (*quick, "execution.backend=inline", "output.report=none") for part in ("--set", item)]
+    assert main(["validate", "study.yaml", "--data"]) == 0
+    assert main(["run", "study.yaml", *sets]) == 0
+    (board,) = (tmp_path / "runs").glob("*/leaderboard.parquet")
+    assert reference in pl.read_parquet(board)["model"].to_list()
+
+
+def test_rows_that_breach_the_contract_are_left_out_and_counted(tmp_path: Path) -> None:
+    text, study = settle(look_at(ohlc_with_defects(tmp_path)))
+    assert study.data.on_breach == "drop"
+    assert "#   parkinson is not positive and a log is taken of it: 6 rows" in text
+
+
+@pytest.mark.parametrize("form", ["%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y", "%Y%m%d", "%d-%b-%Y", "%Y/%m/%d"])
+def test_dates_are_read_as_they_are_written(form: str, tmp_path: Path) -> None:
+    lines = [f"{day:{form}},{value}" for day, value in zip(WEEKDAYS, VARIANCE, strict=True)]
+    (tmp_path / "x.csv").write_text("Tag,rv\n" + "\n".join(lines) + "\n")
+    values = written(tmp_path / "x.csv")
+    assert values["data"]["date_format"] == form  # type: ignore[index]
+
+
+def test_day_and_month_that_cannot_be_told_apart_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text("date,rv\n01/01/2020,1.0\n02/02/2020,1.0\n03/03/2020,2.0\n")
+    with pytest.raises(InputError, match=r"more than one way, '01/01/2020' \(%d/%m/%Y or %m/%d/%Y\); write"):
+        look_at(tmp_path / "x.csv")
+
+
+def test_prices_alone_are_no_target(tmp_path: Path) -> None:
+    pl.DataFrame({"date": DAYS, "Adj Close": VALUES, "volume": VALUES}).write_csv(tmp_path / "x.csv")
+    with pytest.raises(InputError, match=r"has prices, .* neither high and low, nor a variance, nor returns; add one"):
+        look_at(tmp_path / "x.csv")
+
+
+def test_a_few_dates_are_too_few(tmp_path: Path) -> None:
+    pl.DataFrame({"date": DAYS[:50], "rv": VALUES[:50]}).write_csv(tmp_path / "x.csv")
+    with pytest.raises(InputError, match="has 50 usable dates, too few"):
+        settle(look_at(tmp_path / "x.csv"))
+
+
+def test_the_schema_is_written_beside_the_study_for_the_editor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["init", realized_variance(tmp_path).name, "--schema"]) == 0
+    assert "# yaml-language-server: $schema=study.schema.json" in (tmp_path / "study.yaml").read_text().splitlines()
+    assert json.loads((tmp_path / "study.schema.json").read_text())["title"] == "ssmfin study"
+    assert main(["init", "rv.csv", "-o", "other.yaml"]) == 0
+    assert not any(line.startswith("# yaml-language") for line in (tmp_path / "other.yaml").read_text().splitlines())
+    assert (
+        main(["init", "rv.csv", "-o", "third.yaml", "--schema"]) == 2
+    )  # the schema is there: not over another unasked

@@ -1,0 +1,257 @@
+"""Owns what a data file seems to hold: which column is the date, the id, prices, returns, a variance, and how it is
+written."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from ssmfin.data.sources import CsvSource, ParquetSource
+from ssmfin.errors import InputError
+
+_DATE_NAMES = ("ds", "date", "datetime", "timestamp", "time", "day", "trade_date", "datum", "fecha", "index")
+_ID_NAMES = ("unique_id", "symbol", "ticker", "id", "asset", "instrument", "permno", "ric", "isin", "name")
+_TARGET_NAMES = (
+    "rv5", "rv", "realized_variance", "realised_variance", "rvar", "variance", "rv5_ss", "parkinson", "bv", "rk",
+)  # fmt: skip
+_PRICES = ("open", "high", "low", "close")
+_PRICE_WORDS = {"open", "high", "low", "close", "price", "last", "settle", "adj", "adjusted", "kurs", "px", "nav"}
+_RETURN = re.compile(r"(log_?)?(ret|rets|return|returns)(_.*)?|.*_(ret|return|returns)|r")
+_FORMATS = (
+    "%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y", "%d-%m-%Y", "%m-%d-%Y", "%Y/%m/%d", "%Y%m%d", "%d.%m.%y", "%d/%m/%y",
+    "%m/%d/%y", "%d-%b-%Y", "%d %b %Y", "%b %d, %Y", "%d.%m.%Y %H:%M", "%d/%m/%Y %H:%M", "%m/%d/%Y %H:%M",
+    "%d.%m.%Y %H:%M:%S", "%m/%d/%Y %H:%M:%S", "%Y%m%d %H:%M:%S", "%Y%m%d%H%M%S",
+)  # fmt: skip
+_ISO = re.compile(r"\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}.*)?")
+SAMPLE = 2_000  # rows that are enough to tell how dates are written
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a file's columns seem to mean.
+
+    Attributes:
+        name: of the study. source: its `data.source`. columns: our names to the file's, where they differ.
+        target: column to forecast. positive: a log can be taken of it. dates: number of distinct dates, roughly.
+        measures: the target is computed from open, high, low, close. others: columns that could be targets instead.
+        returns: column of returns, if there is one. date_format: how dates that are not ISO are written.
+        ids: how many. minutes: between two rows, of data within the day; 0: daily or longer.
+        dropped: what is wrong with how many rows, which on_breach: drop leaves out.
+    """
+
+    name: str
+    source: dict[str, Any]
+    columns: dict[str, str]
+    target: str
+    positive: bool
+    dates: int
+    measures: bool = False
+    others: tuple[str, ...] = field(default=())
+    returns: str | None = None
+    date_format: str | None = None
+    ids: int = 1
+    minutes: float = 0.0
+    dropped: tuple[tuple[str, int], ...] = ()
+
+    @property
+    def of_returns(self) -> bool:
+        return self.returns is not None and self.target == self.returns
+
+
+def embedded_facts() -> Facts:
+    """The S&P 500 that the package `arch` ships."""
+    source = {"kind": "arch", "series": ["sp500"]}
+    return Facts("sp500-volatility", source, {}, "parkinson", True, 5_000, measures=True, returns="log_return")
+
+
+def look_at(path: Path) -> Facts:
+    """Facts about a csv or parquet file.
+
+    Raises:
+        InputError: it cannot be read, or no column can be a date or a target.
+    """
+    source = _source(path)
+    frame = next(iter(source.parts())).frame
+    named = {name.lower().strip(): name for name in frame.columns}
+    dates, date_format = _date_column(path, frame, named)
+    ids = next((named[name] for name in _ID_NAMES if name in named and named[name] != dates), None)
+    mark = source.decimal if isinstance(source, CsvSource) else "."
+    numbers = {name: _numbers(frame[name], mark) for name in frame.columns if name not in (dates, ids) and name.strip()}
+    values = {name: column for name, column in numbers.items() if column is not None}
+    if not values:
+        used = sorted({dates, *([ids] if ids else [])})
+        raise InputError(f"{path} has no column of numbers beside {used}; add one to forecast.")
+    columns = {"ds": dates, **({"unique_id": ids} if ids is not None else {})}
+    prices = {name: named[name] for name in _PRICES if named.get(name) in values}
+    returns = next((name for name in values if _RETURN.fullmatch(name.lower().strip())), None)
+    wanted = next((named[name] for name in _TARGET_NAMES if named.get(name) in values), None)
+    measures = wanted is None and {"high", "low"} <= set(prices)
+    if measures:
+        columns |= prices
+        target, positive = "parkinson", True
+        returns = "log_return" if "close" in prices else returns
+    else:
+        target = wanted or returns or _some_target(path, values)
+        positive = target != returns and _positive(values[target])
+    columns = {ours: theirs for ours, theirs in columns.items() if ours != theirs}
+    taken = set(prices.values()) if measures else set()
+    name = re.sub(r"[^A-Za-z0-9_-]+", "-", path.name.split(".")[0]).strip("-_")[:64] or "study"
+    spec = {key: value for key, value in source.model_dump(mode="json", exclude_defaults=True).items() if key != "path"}
+    return Facts(
+        name=name,
+        source={"kind": source.kind, "path": str(path), **spec},
+        columns=columns,
+        target=target,
+        positive=positive,
+        dates=frame[dates].n_unique(),
+        measures=measures,
+        others=tuple(name for name in values if name != target and name not in taken),
+        returns=returns,
+        date_format=date_format,
+        ids=1 if ids is None else frame[ids].n_unique(),
+    )
+
+
+def _some_target(path: Path, values: dict[str, pl.Series]) -> str:
+    """The first column that can be a variance, else the first that is no price.
+
+    Raises:
+        InputError: there are prices alone, whose level is no variance and no return.
+    """
+    rest = {name: column for name, column in values.items() if not _is_price(name) and name.lower() != "volume"}
+    if not rest and any(_is_price(name) for name in values):
+        raise InputError(
+            f"{path} has prices, {list(values)}, but neither high and low, nor a variance, nor returns; add one of "
+            "them (log returns: polars pl.col('close').log().diff(), pandas np.log(df.close).diff())."
+        )
+    rest = rest or values
+    return next((name for name, column in rest.items() if _positive(column)), next(iter(rest)))
+
+
+def _is_price(name: str) -> bool:
+    return bool(set(re.split(r"[^a-z]+", name.lower())) & _PRICE_WORDS)
+
+
+def _date_column(path: Path, frame: pl.DataFrame, named: dict[str, str]) -> tuple[str, str | None]:
+    """The date column and how it is written (None: ISO, or typed): by its name, else by what is in it.
+
+    Raises:
+        InputError: no column holds dates, or their day and month cannot be told apart.
+    """
+    by_name = [named[name] for name in _DATE_NAMES if name in named]
+    typed = [name for name in frame.columns if frame.schema[name].is_temporal()]
+    text = [name for name in frame.columns if frame.schema[name] == pl.String]
+    candidates = list(dict.fromkeys([*by_name, *typed, *text]))
+    for name in candidates:
+        dtype = frame.schema[name]
+        if dtype.is_temporal():
+            return name, None
+        if dtype == pl.String or (dtype.is_integer() and name in by_name):
+            found = _format(path, name, frame[name].cast(pl.String).drop_nulls().head(SAMPLE).str.strip_chars())
+            if found is not None:
+                return name, found or None
+    raise InputError(
+        f"{path} has no column that looks like a date, {frame.columns}; rename the date column to `date`, and write "
+        "its dates as YYYY-MM-DD."
+    )
+
+
+def _format(path: Path, name: str, text: pl.Series) -> str | None:
+    """How dates are written; "" for ISO, None for no dates at all."""
+    text = text.filter(text != "")
+    if text.is_empty():
+        return None
+    if all(_ISO.fullmatch(value) for value in text.head(50)):
+        return ""
+    known = [form for form in _FORMATS if _reads(text, form) is not None]
+    if len(known) > 1:
+        # day and month could be swapped: rows are as a rule in order of time, under one of the two readings alone
+        jumps = {form: _turns(_reads(text, form)) for form in known}
+        known = [form for form in known if jumps[form] == min(jumps.values())]
+    if len(known) > 1:
+        raise InputError(
+            f"{path} column {name} can be read in more than one way, {text[0]!r} ({' or '.join(known)}); "
+            "write its dates as YYYY-MM-DD."
+        )
+    return known[0] if known else None
+
+
+def _reads(text: pl.Series, form: str) -> pl.Series | None:
+    """The moments, None if one of them is not written so."""
+    if "%y" in form and text.str.contains(r"\d{4}").any():
+        return None
+    if "%Y" in form and not text.str.contains(r"\d{4}").all():
+        return None
+    try:
+        return text.str.to_datetime(form, strict=True) if "%H" in form else text.str.to_date(form, strict=True)
+    except pl.exceptions.PolarsError:
+        return None
+
+
+def _turns(moments: pl.Series | None) -> int:
+    """How often time changes its direction."""
+    if moments is None or len(moments) < 3:
+        return 0
+    step = moments.to_physical().diff().drop_nulls().sign()
+    step = step.filter(step != 0)
+    return int((step != step.shift()).sum())
+
+
+def _source(path: Path) -> CsvSource | ParquetSource:
+    if not path.exists():
+        raise InputError(f"{path} does not exist; give a csv or parquet file.")
+    if path.is_dir():
+        raise InputError(f"{path} is a directory; give one of its csv or parquet files.")
+    endings = [ending.lower() for ending in path.suffixes]
+    if endings and endings[-1] in (".parquet", ".pq"):
+        return ParquetSource(path=(str(path),))
+    if not {".csv", ".tsv", ".txt"} & set(endings[-2:]):
+        raise InputError(f"{path} ends in neither .csv nor .parquet; convert it to one of them.")
+    return _csv_source(path)
+
+
+def _csv_source(path: Path) -> CsvSource:
+    """The delimiter is what the header holds most of; a comma is the decimal mark where it is not the delimiter."""
+    import gzip
+
+    try:
+        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as stream:
+            lines = [line.decode("utf-8-sig", "replace") for line in stream.readlines(16_384)]
+    except (OSError, EOFError) as error:
+        raise InputError(f"{path} cannot be read, {error}; copy or write it again.") from None
+    header = lines[0] if lines else ""
+    delimiter = max(",;\t|", key=header.count)
+    body = delimiter.join(lines[1:])
+    cells = [cell.strip() for cell in body.replace("\n", "").split(delimiter)]
+    commas = sum(bool(re.fullmatch(r"[-+]?\d*,\d+([eE][-+]?\d+)?", cell)) for cell in cells)
+    points = sum(bool(re.fullmatch(r"[-+]?\d*\.\d+([eE][-+]?\d+)?", cell)) for cell in cells)
+    decimal = "," if delimiter != "," and commas > points else "."
+    return CsvSource(path=(str(path),), delimiter=delimiter, decimal=decimal)
+
+
+def _numbers(column: pl.Series, mark: str) -> pl.Series | None:
+    """The column as numbers, None if it is mostly something else."""
+    if column.dtype.is_numeric():
+        return column.cast(pl.Float64)
+    if column.dtype != pl.String:
+        return None
+    text = column.str.strip_chars().replace("", None)
+    number = (text.str.replace(",", ".", literal=True) if mark == "," else text).cast(pl.Float64, strict=False)
+    return number if 2 * (len(number) - number.null_count()) > max(len(text) - text.null_count(), 1) else None
+
+
+def _positive(column: pl.Series) -> bool:
+    known = column.drop_nulls().drop_nans()
+    return len(known) > 0 and bool((known > 0).all())
+
+
+def scalar(value: str) -> str:
+    """Text as a YAML scalar that reads back as the same text."""
+    return value if re.fullmatch(r"[A-Za-z_/.][A-Za-z0-9_./-]*", value) and value.lower() not in (
+        "null", "true", "false", "yes", "no", "on", "off", "y", "n",
+    ) else json.dumps(value, ensure_ascii=False)  # fmt: skip
