@@ -37,6 +37,7 @@ def build(source: Path, folder: Path) -> Path:
 
     book = jupytext.read(source)
     book.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    folder.mkdir(parents=True, exist_ok=True)
     target = folder / f"{source.stem}.ipynb"
     with tempfile.TemporaryDirectory(prefix="ssmfin-") as sockets:
         # sockets of the file system where there are any: the kernel warns that those of the network are not encrypted

@@ -32,6 +32,8 @@ _KNOWN = {
     "har": "#56a3d9",
     "log_har": "#332288",
     "ridge": "#0059a3",
+    "panel_ridge": "#117733",
+    "rolling_ridge": "#5b6f9b",
     "lightgbm": "#009e73",
     "ewma": "#7a8b2a",
     "garch": "#44aa99",
