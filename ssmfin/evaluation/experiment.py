@@ -181,9 +181,21 @@ class Experiment:
         if not any(len(found) for found in rows):
             raise InputError(
                 f"no id has {required} complete training rows in any training window of "
-                f"{self.walk_forward.train.size} dates; lower walk_forward.train.min_rows or use fewer lags."
+                f"{self.walk_forward.train.size} dates; {self._rarest_feature()}lower walk_forward.train.min_rows or "
+                "use fewer lags."
             )
         return rows
+
+    def _rarest_feature(self) -> str:
+        """The feature that leaves the fewest rows complete, in words, where it leaves out a tenth or more."""
+        defined = np.isfinite(self.design.features).mean(axis=0) if self.design.features.size else np.ones(0)
+        if not len(defined) or defined.min() > 0.9:
+            return ""
+        rarest = int(defined.argmin())
+        name, share = self.design.feature_names[rarest], defined[rarest]
+        return (
+            f"feature {name} is undefined in {1 - share:.0%} of the rows: start the panel later or leave it out; else "
+        )
 
     def _trained_ids(self, fold: Fold, required: int) -> np.ndarray:
         design = self.design

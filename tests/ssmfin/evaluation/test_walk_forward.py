@@ -237,6 +237,13 @@ def test_origins_without_a_forecast_are_counted_with_their_reason(panel):
     }
 
 
+def test_a_feature_that_leaves_no_complete_row_is_named(panel):
+    late = panel.frame["ds"].unique().sort()[-20]
+    begins = panel.frame.with_columns(log_return=pl.when(pl.col("ds") >= late).then("log_return"))
+    with pytest.raises(InputError, match=r"feature returns__log_return is undefined in 9\d% of the rows"):
+        _ = experiment(Panel(frame=begins, notes={}), ["har"]).test_rows
+
+
 def test_the_plan_counts_what_is_really_used(panel):
     exp = experiment(panel, ["har"])
     plan = experiment_plan(exp)
