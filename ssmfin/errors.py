@@ -6,6 +6,7 @@ Form of every message: `<what> <is wrong>, <the value>; <what to do>.`
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,10 @@ if TYPE_CHECKING:
 
 class InputError(ValueError):
     """The user's input is wrong: a study, a file, a panel or an argument. The command line exits with 2."""
+
+    def __init__(self, message: str) -> None:
+        # a suggestion of `nearest` ends its sentence where it comes last
+        super().__init__(re.sub(r"(did you mean '[^'\n]*'\?)\.(?=\s|$)", r"\1", message))
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -6,6 +6,7 @@ learn do so in the training window alone, and a forecast rests on rows up to its
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -106,7 +107,8 @@ def fit(
             f"{most}: lengthen train, or leave that feature out."
         )
     fitted = forecaster.fit(training, seed=seed)
-    return Trained(forecaster, fitted, wanted, specs, learned, history.ids, history.dates[-1])
+    rows = int(training.train.any(axis=1).sum())
+    return Trained(forecaster, fitted, wanted, specs, learned, history.ids, history.dates[-1], rows)
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,7 @@ class Trained:
     Attributes:
         forecaster: its configuration. fitted: what was learned; a deep model's can be saved and streamed.
         target: what is forecast. features: name -> spec. learned: the transformers of features that learn.
-        ids: those of the training panel. cutoff: its last date.
+        ids: those of the training panel. cutoff: its last date. rows: that a label was learned from.
     """
 
     forecaster: Forecaster
@@ -126,6 +128,26 @@ class Trained:
     learned: Mapping[str, PanelTransformer]
     ids: tuple[str, ...]
     cutoff: np.datetime64
+    rows: int = 0
+
+    def __repr__(self) -> str:
+        parts = [f"{self._what()} for {self.target.column} at horizons {', '.join(map(str, self.target.horizons))}"]
+        parts.append(f"fitted on {self.rows:,} rows of {_ids(len(self.ids))} until {_date(self.cutoff)}")
+        outcome = getattr(self.fitted, "outcome", None)
+        return f"Trained({'; '.join([*parts, *([f'training: {outcome}'] if outcome else [])])})"
+
+    @property
+    def stayed_at_base(self) -> bool:
+        """Whether the training of a deep model learned nothing: early stopping kept the start, whose correction is
+        zero, so that the forecasts are those of its base and `sf.memory` shows starting values.
+        """
+        return bool(getattr(self.fitted, "stayed_at_base", False))
+
+    def _what(self) -> str:
+        base = getattr(self.fitted, "base_name", None)
+        if isinstance(self.forecaster, SklearnForecaster):
+            return type(self.forecaster.estimator).__name__
+        return self.forecaster.kind if base is None else f"{self.forecaster.kind}, correcting {base},"
 
     def design(self, panel: Frame) -> Design:
         """The rows of a panel as the model reads them: labels blank.
@@ -209,6 +231,10 @@ class Live:
         if self.stream is not None:
             self.stream.extend(design)
 
+    def __repr__(self) -> str:
+        seen = f"{len(self._rows):,} rows of {_ids(len(self.trained.ids))} kept, until {_date(self._rows['ds'].max())}"
+        return f"Live(keep={self.keep}; {seen}; of {self.trained!r})"
+
     def update(self, rows: Frame) -> pl.DataFrame:
         """Read new rows, one or more of some ids, and forecast from each.
 
@@ -217,7 +243,7 @@ class Live:
         Returns:
             unique_id, ds, horizon, y_hat; nothing for a row with an undefined feature, which a deep model skips too.
         Raises:
-            InputError: a column is missing, an id is new, or a row is not later. Nothing has changed then.
+            InputError: no frame, a column is missing, an id is new, or a row is not later. Nothing has changed then.
         """
         new = self._checked(rows)
         joined = pl.concat([self._rows, new]).sort(KEYS)
@@ -264,9 +290,15 @@ class Live:
 
     def _checked(self, rows: Frame) -> pl.DataFrame:
         frame = rows.frame if isinstance(rows, Panel) else rows
-        if not isinstance(frame, pl.DataFrame):
-            frame = pl.from_pandas(frame)
         schema = self._rows.schema
+        if not isinstance(frame, pl.DataFrame):
+            pandas = sys.modules.get("pandas")  # without which nothing can be one of its frames
+            if pandas is None or not isinstance(frame, pandas.DataFrame):
+                raise InputError(
+                    f"the new rows are a {type(frame).__name__}, no frame; give a polars or pandas frame of new rows "
+                    f"with columns {', '.join(schema)}."
+                )
+            frame = pl.from_pandas(frame)
         missing = [name for name in schema if name not in frame.columns]
         if missing:
             raise InputError(f"the new rows lack column {missing[0]!r}; {nearest(missing[0], frame.columns)}.")
@@ -288,3 +320,13 @@ class Live:
                 "twice; give each row once, in the order of time."
             )
         return frame
+
+
+def _ids(count: int) -> str:
+    return f"{count:,} id{'' if count == 1 else 's'}"
+
+
+def _date(moment: Any) -> str:
+    """The day, and the time where it is not midnight."""
+    day, _, time = str(np.datetime64(moment, "s")).partition("T")
+    return day if time == "00:00:00" else f"{day} {time}"

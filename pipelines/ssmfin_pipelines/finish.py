@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shlex
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,6 +86,7 @@ def finish(prepared: Prepared, failures: list[dict[str, Any]], *, seconds: float
     facts = {
         "name": study.name,
         "written": now(),
+        "started_in": str(Path.cwd()),
         "config": study.resolved(),
         "data": {
             "fingerprint": prepared.data_fingerprint,
@@ -245,13 +247,32 @@ def _write_report(directory: Path, facts: dict[str, Any]) -> Path:
             **learned_notes(facts.get("features", {})),
         },
         study_yaml=text,
-        reproduce=f"ssmfin run {directory.name}/study.yaml",
+        reproduce=reproduce_commands(directory, facts),
         environment={**facts["environment"]["packages"], "python": facts["environment"]["python"]},
         probabilistic=_read(directory, "probabilistic.parquet") if facts.get("probabilistic") else None,
         cross_section=CrossSection(**ranked) if (ranked := config["evaluate"].get("cross_section")) else None,
     )
     write_atomically(directory / "report.html", render_report(report).encode())
     return directory / "report.html"
+
+
+def reproduce_commands(directory: Path, facts: dict[str, Any]) -> str:
+    """The commands that run the study of a run folder again.
+
+    They begin in the folder in which the run was started: relative paths of data and output and the user's own modules
+    are found from there. Absolute paths in the study would do so too, but would give the run another hash.
+
+    Args:
+        facts: of the manifest; one of an earlier version, or of another machine, means the current folder.
+    """
+    here, told = Path.cwd(), facts.get("started_in", "")
+    start = Path(told) if told and Path(told).is_dir() else here
+    study = directory.absolute() / "study.yaml"
+    if study.is_relative_to(start):
+        study = study.relative_to(start)
+    own = any(":" in model["kind"] for model in facts["models"].values())
+    command = ["ssmfin", "run", str(study), *(["--allow-imports"] if own else [])]
+    return f"{shlex.join(['cd', str(start)])}\n{shlex.join(command)}"
 
 
 def _read(directory: Path, name: str) -> pl.DataFrame:

@@ -27,6 +27,7 @@ class Meter:
         tasks: (key, model, estimated seconds) of every task still to do.
         workers: how many run at the same time.
         opening: estimated seconds until the first task starts. closing: of what follows the tasks (tests, report).
+        before: in words, what an earlier run has done already; shown once at the start.
         clock: monotonic seconds.
     """
 
@@ -37,8 +38,10 @@ class Meter:
         workers: int = 1,
         opening: float = 0.0,
         closing: float = 0.0,
+        before: str = "",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self.before = before
         self._tasks = {key: (model, max(seconds, 1e-3)) for key, model, seconds in tasks}
         self._workers = max(1, workers)
         self._opening = opening if self._tasks else 0.0
@@ -212,8 +215,11 @@ class _Bar:
             bar.update(row, completed=meter.fraction(), state=_state(meter))
             bar.refresh()
 
-        with bar, _repeating(show, BAR_EVERY):
-            yield
+        with bar:
+            if meter.before:
+                bar.console.print(f"{title}: {meter.before}", markup=False, highlight=False, soft_wrap=True)
+            with _repeating(show, BAR_EVERY):
+                yield
         self._stream.flush()
 
 
@@ -226,6 +232,8 @@ class _Lines:
         def show() -> None:
             print(f"{title}: {100 * meter.fraction():3.0f} %  {_state(meter)}", file=self._stream, flush=True)
 
+        if meter.before:
+            print(f"{title}: {meter.before}", file=self._stream, flush=True)
         with _repeating(show, LINE_EVERY):
             yield
 

@@ -7,8 +7,10 @@ the same bytes in every case, since a task's result depends on the task alone an
 from __future__ import annotations
 
 import shutil
+import sys
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
+from ssmfin.data.levels import price_warning
 from ssmfin.errors import InputError
 from ssmfin.evaluation.causality import check_causality
 from ssmfin.evaluation.leaderboard import SCHEMA
@@ -37,11 +40,15 @@ from ssmfin_pipelines.progress import Display, Meter, duration
 if TYPE_CHECKING:
     from ssmfin_pipelines.study import Study
 
-__all__ = ["RunOutcome", "rebuild_report", "run_study"]
+__all__ = ["Interrupted", "RunOutcome", "rebuild_report", "run_study"]
 
 OPENING_SECONDS = {"inline": 0.0, "local": 3.0}  # until spawned workers have imported what they need
 CLOSING_SECONDS = 4.0  # tests, figures and report of a small study
 CLOSING_SECONDS_PER_FORECAST = 8e-6
+
+
+class Interrupted(KeyboardInterrupt):
+    """A run was interrupted among its tasks; as text, how many of them are done."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +60,7 @@ class RunOutcome:
         headline, paragraphs: the verdict; of an incomplete run, what is missing.
         leaderboard: pooled over ids; empty while the run is incomplete.
         failures: failed tasks: model, seed, folds, error, traceback.
-        done, total: tasks of the whole study. seconds: wall clock of this call.
+        done, total: tasks of the whole study. tasks: how many of them each model has. seconds: wall clock of this call.
         complete: every task is done or has failed, and the results are written.
     """
 
@@ -64,6 +71,7 @@ class RunOutcome:
     failures: list[dict[str, Any]]
     done: int
     total: int
+    tasks: Mapping[str, int]
     seconds: float
     complete: bool
 
@@ -71,13 +79,23 @@ class RunOutcome:
         """The verdict as text for a terminal."""
         tasks = f"{self.done} of {self.total} tasks done" if self.done < self.total else f"{self.total} tasks"
         out = [self.headline, *self.paragraphs]
-        for failure in self.failures:
-            folds = failure["folds"]
-            out.append(
-                f"failed: {failure['model']} seed {failure['seed']}, folds {folds[0]}-{folds[-1]}: {failure['error']}"
-            )
+        out += self.failure_lines()
         out.append(f"{tasks}, {duration(self.seconds)}; {self.directory}")
         return "\n\n".join(out)
+
+    def failure_lines(self) -> list[str]:
+        """One line for every model with failed tasks: how many, the most frequent error, where the tracebacks are."""
+        reported = self.complete and self.leaderboard.height > 0 and (self.directory / "report.html").is_file()
+        where = "in the report, section Failures" if reported else f"in {self.directory / 'tasks'}/*/failed"
+        lines = []
+        for model in dict.fromkeys(failure["model"] for failure in self.failures):
+            errors = Counter(failure["error"] for failure in self.failures if failure["model"] == model)
+            failed, ((error, _), *others) = errors.total(), errors.most_common()
+            more = f" and {len(others)} other error{'s' * (len(others) > 1)}" if others else ""
+            total = max(failed, self.tasks.get(model, 0))
+            tasks, tracebacks = "task" + "s" * (total > 1), "tracebacks are" if others else "traceback is"
+            lines.append(f"{model}: {failed} of {total} {tasks} failed, {error}{more}; the {tracebacks} {where}.")
+        return lines
 
     def __str__(self) -> str:
         return self.render()
@@ -95,14 +113,19 @@ def run_study(
         progress: shows how far it is; default: a bar on a terminal, plain lines elsewhere, on standard error.
     Raises:
         InputError: the data, the windows, a feature or a loss do not fit; StorageError: the disk refuses.
+        Interrupted: a KeyboardInterrupt that says how many tasks are done.
     """
     began = time.monotonic()
     _check_shard(shard)
     prepared = prepare(study)
     if not fresh and (known := finished(prepared)) is not None:
         return _outcome(prepared, known, began, complete=True)
-    store = prepared.store
+    store, total = prepared.store, len(prepared.everything)
+    earlier = 0 if fresh else _done(prepared)  # counted first: `check` may learn something, too
     forecasts = check(prepared)  # before anything is written: wrong input leaves no file behind
+    doubt = price_warning(prepared.panel, study.target.column, study.target.transform)
+    if doubt is not None:
+        print(f"warning: {doubt}", file=sys.stderr, flush=True)
     store.create()
     store.clean()
     if fresh:
@@ -112,12 +135,13 @@ def run_study(
     missing = _missing(prepared, shard)
     last = [item for item in prepared.combinations if not store.is_done(item.key)]
     to_do = len(missing) + len(last)
-    _log(prepared, "run_started", tasks=len(prepared.everything), missing=to_do, shard=shard, fresh=fresh)
+    _log(prepared, "run_started", tasks=total, missing=to_do, shard=shard, fresh=fresh)
     meter = Meter(
         [(item.key, item.task.model, item.seconds) for item in [*missing, *last]],
         workers=min(prepared.workers, max(1, len(missing))),
         opening=OPENING_SECONDS[study.execution.backend] if missing else 0.0,
         closing=CLOSING_SECONDS + CLOSING_SECONDS_PER_FORECAST * forecasts,
+        before=f"resuming: {earlier} of {total} tasks are done" if earlier else "",
     )
     show = progress if progress is not None else progress_module.automatic()
     try:
@@ -133,6 +157,8 @@ def run_study(
                 meter.finish()
     except BaseException as error:
         _log(prepared, "run_interrupted", error=type(error).__name__)
+        if isinstance(error, KeyboardInterrupt):
+            raise Interrupted(f"{_done(prepared)} of {total} tasks are done") from None
         raise
     finally:
         store.clean()  # what killed workers were writing
@@ -293,19 +319,22 @@ def _unfinished(prepared: Prepared, state: _State, stopped: bool, shard: tuple[i
 
 
 def _outcome(prepared: Prepared, results: Results, began: float, *, complete: bool) -> RunOutcome:
-    total = len(prepared.everything)
-    done = sum((prepared.store.tasks / item.key / "done").is_file() for item in prepared.everything)
     return RunOutcome(
         directory=prepared.directory,
         headline=results.headline,
         paragraphs=results.paragraphs,
         leaderboard=results.leaderboard,
         failures=results.failures,
-        done=done,
-        total=total,
+        done=_done(prepared),
+        total=len(prepared.everything),
+        tasks=Counter(item.task.model for item in prepared.everything),
         seconds=time.monotonic() - began,
         complete=complete,
     )
+
+
+def _done(prepared: Prepared) -> int:
+    return sum((prepared.store.tasks / item.key / "done").is_file() for item in prepared.everything)
 
 
 def _check_shard(shard: tuple[int, int] | None) -> None:

@@ -97,17 +97,28 @@ class Breaches:
     def fatal(self) -> list[Kind]:
         return [kind for kind in self.kinds if not kind.droppable]
 
-    def message(self) -> str:
-        """All breaches as one message; empty if there is none."""
+    def message(self, *, dropping: bool = False) -> str:
+        """All breaches as one message; empty if there is none.
+
+        Args:
+            dropping: data.on_breach is drop already: only what that does not mend is told, if there is any.
+        """
         if not self.kinds:
             return ""
-        total = sum(max(kind.count, 1) for kind in self.kinds)
+        fatal = self.fatal
+        kinds = fatal if dropping and fatal else self.kinds
+        total = sum(max(kind.count, 1) for kind in kinds)
         places = "1 place" if total == 1 else f"{total:,} places"
         way_out = "correct the data"
-        if len(self.fatal) < len(self.kinds):
+        if dropping and fatal:
+            way_out += " (data.on_breach: drop does not mend this)"
+        elif not dropping and fatal and len(fatal) < len(kinds):
+            remain = ", ".join(f'"{kind.wrong}"' for kind in fatal)
+            way_out += f"; data.on_breach: drop leaves rows out, but does not mend {remain}"
+        elif not dropping and not fatal:
             way_out += ", or leave those rows out with data.on_breach: drop"
         lines = [f"{self.label} breaks the panel contract in {places}; {way_out}."]
-        for kind in self.kinds:
+        for kind in kinds:
             rows = f" in {kind.count:,} rows" if kind.count > 1 else ""
             lines.append(f"- {kind.wrong}{rows}; {kind.remedy}{':' if kind.items else '.'}")
             lines += [f"    {item}" for item in kind.items]

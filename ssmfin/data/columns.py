@@ -47,6 +47,7 @@ def read_table(
     *,
     columns: Mapping[str, str],
     required: Iterable[str] = (),
+    computed: Iterable[str] = (),
     date_format: str | None = None,
     label: str | None = None,
 ) -> Table:
@@ -55,6 +56,7 @@ def read_table(
     Args:
         columns: ours to the user's names, {"unique_id": "symbol"}; other columns keep theirs.
         required: value columns that must be there and hold numbers.
+        computed: columns that loading will add, which a required one could be a misspelling of.
         date_format: strftime format of dates that are text and not ISO.
         label: the source's name in messages.
     Raises:
@@ -69,7 +71,7 @@ def read_table(
     default_id = None if len(parts) > 1 else source.default_id()
     for part, start in zip(parts, starts, strict=True):
         require_same_columns(parts[0], part)
-        frame = _renamed(part, columns, frozenset(required), default_id)
+        frame = _renamed(part, columns, frozenset(required), frozenset(computed), default_id)
         frame = frame.with_columns(pl.int_range(int(start), int(start) + frame.height, dtype=pl.UInt32).alias(ROW))
         frames.append(_typed(part, frame, frozenset(required), date_format, breaches, zones, left_out))
     if len(set(zones.values())) > 1:
@@ -88,7 +90,9 @@ def _place(parts: list[Part], starts: np.ndarray, row: int) -> str:
     return place if len(parts) == 1 else f"{parts[index].label} {place}"
 
 
-def _renamed(part: Part, columns: Mapping[str, str], required: frozenset[str], default_id: str | None) -> pl.DataFrame:
+def _renamed(
+    part: Part, columns: Mapping[str, str], required: frozenset[str], computed: frozenset[str], default_id: str | None
+) -> pl.DataFrame:
     """The part's columns under our names, an id column added where one single series has none."""
     have = part.frame.columns
     wrong = [f"{theirs!r} ({nearest(theirs, have)})" for theirs in columns.values() if theirs not in have]
@@ -120,9 +124,10 @@ def _renamed(part: Part, columns: Mapping[str, str], required: frozenset[str], d
             frame = frame.with_columns(pl.lit(default_id).alias("unique_id"))
     values = [name for name in frame.columns if name not in KEYS]
     for name in sorted(required - set(frame.columns)):
-        computed = name in NEEDS and {"high", "low"} <= set(values)
         remedy = (
-            f"data.measures computes it: {{kind: range, estimators: [{name}]}}" if computed else nearest(name, values)
+            f"data.measures computes it: {{kind: range, estimators: [{name}]}}"
+            if name in NEEDS and {"high", "low"} <= set(values)
+            else nearest(name, {*values, *computed})
         )
         missing.append(f"{name} ({remedy})")
     if missing:

@@ -212,7 +212,14 @@ def build_panel(
     required = set(options.measures.prices) if options.measures else set()
     if target is not None and target not in computed:
         required.add(target)
-    table = read_table(source, columns=options.columns, required=required, date_format=options.date_format, label=label)
+    table = read_table(
+        source,
+        columns=options.columns,
+        required=required,
+        computed=computed,
+        date_format=options.date_format,
+        label=label,
+    )
     breaches = table.breaches
     frame, newest_first = sort_rows(_subset(table, options), table.part_starts, breaches)
     check_values(frame, breaches)
@@ -326,10 +333,11 @@ def _raise(breaches: Breaches, others: list[Breaches], on_breach: str, frame: pl
     if on_breach == "drop":
         found = [item for item in found if item.fatal]
     if found:
-        raise InputError("\n".join(item.message() for item in found))
+        raise InputError("\n".join(item.message(dropping=on_breach == "drop") for item in found))
     if frame.height == 0:
         raise InputError(
-            f"{breaches.label} has no row left, all breach the contract; correct the data.\n{breaches.message()}"
+            f"{breaches.label} has no row left, all breach the contract; correct the data.\n"
+            f"{breaches.message(dropping=True)}"
         )
 
 

@@ -31,14 +31,15 @@ def memory(model: Any) -> pl.DataFrame:
         model: what `sf.fit` or `fit` of a deep model returned, or a forecaster such as `sf.S4D()`, which shows what
             it starts with.
     Returns:
-        network, layer, channel, mode, time_scale (rows to 1/e), half_life (rows).
+        network, layer, channel, mode, time_scale (rows to 1/e), half_life (rows), learned: false where these are
+        starting values, of a model without a fit or a network whose training stayed at the base.
     Raises:
         InputError: the model is no deep one, or its blocks have no modes that decay.
 
     >>> from ssmfin.models.ssm.s4d import S4D
     >>> table = memory(S4D(width=4, layers=1, state=2, timescales=(1, 252)))
     >>> table.columns
-    ['network', 'layer', 'channel', 'mode', 'time_scale', 'half_life']
+    ['network', 'layer', 'channel', 'mode', 'time_scale', 'half_life', 'learned']
     >>> bool((table["time_scale"] <= 252.001).all())
     True
     """
@@ -58,7 +59,11 @@ def memory(model: Any) -> pl.DataFrame:
             "s4d, s5, mamba, mamba2, hybrid."
         )
     table = pl.DataFrame(rows, schema=["network", "layer", "channel", "mode", "time_scale"], orient="row")
-    return table.with_columns(half_life=pl.col("time_scale") * math.log(2.0))
+    learned = getattr(getattr(model, "fitted", model), "learned", (False,) * len(networks))
+    return table.with_columns(
+        half_life=pl.col("time_scale") * math.log(2.0),
+        learned=np.array(learned, dtype=bool)[table["network"].to_numpy()],
+    )
 
 
 def plot_memory(models: Any, *, unit: str = "rows", title: str = "") -> Figure:
@@ -66,12 +71,13 @@ def plot_memory(models: Any, *, unit: str = "rows", title: str = "") -> Figure:
 
     Args:
         models: as `memory`, or name -> model: what one starts with beside what it learned, say.
-        unit: what a row is called.
+        unit: what a row is called. title: of the figure, whose heading also says where training stayed at the base.
     Raises:
         InputError: as `memory`.
     """
     named = models if isinstance(models, Mapping) else {"": models}
     tables = {name: memory(model)["half_life"].sort().to_numpy() for name, model in named.items()}
+    stayed = {name: words for name, model in named.items() if (words := _stayed(model))}
     colours = (LINE,) if len(tables) == 1 else COLOURS * len(tables)
     from matplotlib.ticker import NullFormatter, StrMethodFormatter
 
@@ -79,7 +85,8 @@ def plot_memory(models: Any, *, unit: str = "rows", title: str = "") -> Figure:
         one = axes[0, 0]
         for (name, half_lives), colour in zip(tables.items(), colours, strict=False):
             share = (np.arange(len(half_lives)) + 0.5) / len(half_lives)
-            one.step(half_lives, share, where="mid", color=colour, linewidth=1.6, label=name)
+            label = f"{name} *" if name in stayed else name
+            one.step(half_lives, share, where="mid", color=colour, linewidth=1.6, label=label)
         one.set_xscale("log")
         one.set_ylim(0, 1)
         for rows, name in MARKS:
@@ -92,8 +99,26 @@ def plot_memory(models: Any, *, unit: str = "rows", title: str = "") -> Figure:
         one.set_ylabel("share of modes that forget faster", fontsize=SIZE, color=MUTED)
         if len(tables) > 1:
             one.legend(loc="lower right", frameon=False, fontsize=SIZE)
-        over(figure, title)
+        over(figure, _heading(title, stayed, several=len(tables) > 1))
     return figure
+
+
+def _stayed(model: Any) -> str:
+    """What to say of a fitted model whose training, or that of some of its networks, stayed at the base."""
+    fitted = getattr(model, "fitted", model)
+    learned = getattr(fitted, "learned", ())
+    if not learned or all(learned):
+        return ""
+    if not any(learned):
+        return f"training stayed at {fitted.base_name}; these are the starting values"
+    stayed = f"{len(learned) - sum(learned)} of {len(learned)} networks"
+    return f"training of {stayed} stayed at {fitted.base_name}; theirs are the starting values"
+
+
+def _heading(title: str, stayed: Mapping[str, str], *, several: bool) -> str:
+    """The title, and below it a line for each different thing to say; starred where several models are drawn."""
+    star = "* " if several else ""
+    return "\n".join([*([title] if title else []), *(star + words for words in dict.fromkeys(stayed.values()))])
 
 
 def step_sizes(block: Any, x: Any) -> np.ndarray:

@@ -5,7 +5,8 @@ A claim is one model against another at one horizon, by the study's primary loss
 - ssm: a state-space model against the best baseline of the horizon, picked after the fact by the same loss;
 - combination: a combination with a state-space member against that same baseline;
 - added: that combination against the same without its state-space members, where the study has it (the member that is
-  left, or a combination of those that are left) and it is not that baseline already.
+  left, or a combination of those that are left) and it is not that baseline already;
+- custom: a model of the user's own against that same best baseline.
 
 All claims of a study are corrected together (Holm): each is one more try to find a win.
 """
@@ -23,6 +24,7 @@ import polars as pl
 from ssmfin.evaluation.comparison import diebold_mariano, holm
 from ssmfin.evaluation.leaderboard import Leaderboard
 
+Role = Literal["ssm", "combination", "added", "custom"]
 FEW_PERIODS = 30  # below, the test rejects a true null in 10 % of samples and more at the nominal 5 % (simulated)
 
 
@@ -67,7 +69,7 @@ class Claim:
     periods: int
     alpha: float
     reason: str = ""
-    role: Literal["ssm", "combination", "added"] = "ssm"
+    role: Role = "ssm"
 
     @property
     def significant(self) -> bool:
@@ -95,6 +97,7 @@ def make_claims(
     scored = sorted(table["model"].unique())
     baselines = [m for m in scored if families[m] == "baseline"]
     ssms = [m for m in scored if families[m] == "ssm"]
+    customs = [m for m in scored if families[m] == "custom"]
     combinations = [m for m in scored if combined.state_space(m, families)]
     claims: list[Claim] = []
     for h in table["horizon"].unique().sort():
@@ -108,6 +111,7 @@ def make_claims(
             other = combined.without.get(m)
             if other is not None and other in scored and other != best[0]:
                 claims.append(duel.claim(m, other, "added"))
+        claims += [duel.claim(m, best[0], "custom") for m in customs]
     adjusted = holm(np.array([claim.p_value for claim in claims]))
     return tuple(replace(claim, p_adjusted=float(p)) for claim, p in zip(claims, adjusted, strict=True))
 
@@ -121,7 +125,7 @@ class _Duels:
     horizon: int
     alpha: float
 
-    def claim(self, model: str, other: str, role: Literal["ssm", "combination", "added"]) -> Claim:
+    def claim(self, model: str, other: str, role: Role) -> Claim:
         row, base = (
             self.table.filter((pl.col("horizon") == self.horizon) & (pl.col("model") == m)).row(0, named=True)
             for m in (model, other)

@@ -13,7 +13,8 @@ It *loses* if its loss is higher, the corrected test rejects and the dates suffi
 words say so. The words are made from `Verdict.claims` alone: nothing is said which no claim holds.
 
 A combination is no state-space model, whatever its members: the first sentence is about state-space models alone, the
-next says what a combination with one does against the same baseline, and against the same without it.
+next says what a combination with one does against the same baseline, and against the same without it. A sentence for
+each model of the user's own says how it stands against that baseline.
 """
 
 from __future__ import annotations
@@ -87,6 +88,7 @@ def make_verdict(
         opening = f"There is no deep state-space model in this study. {words.leaders()}"
     if absent and judged:
         opening += f" {listed(absent)} did not finish and {'is' if len(absent) == 1 else 'are'} not judged."
-    headline = " ".join(part for part in (opening, *words.combinations(), words.confidence_set(), words.cost()) if part)
+    parts = (opening, *words.combinations(), *words.customs(), words.confidence_set(), words.cost())
+    headline = " ".join(part for part in parts if part)
     paragraphs = (words.scope(), *words.details(), words.rules(), words.others())
     return Verdict(headline, tuple(p for p in (*paragraphs, *leaderboard.notes) if p), claims)

@@ -105,6 +105,15 @@ class VerdictWords:
                 said.append(f"Held against {other}, which is {model} without {ssms}: {'; '.join(clauses)}.")
         return said
 
+    def customs(self) -> list[str]:
+        """How each model of the user's own stands against the best baseline, a sentence each."""
+        said = []
+        for model in dict.fromkeys(claim.model for claim in self.claims if claim.role == "custom"):
+            own = [claim for claim in self.claims if claim.model == model]
+            clauses = [f"at {self.at([claim.horizon])}, {self.clause(claim)}" for claim in own]
+            said.append(f"{model} against the best baseline: {'; '.join(clauses)}.")
+        return said
+
     def clause(self, claim: Claim) -> str:
         """One claim: the difference, then what the test makes of it."""
         if math.isnan(claim.ratio) or math.isinf(claim.ratio):

@@ -6,8 +6,10 @@ library calls `load_external` on its own.
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, ClassVar, Literal
 
@@ -19,11 +21,30 @@ from ssmfin.models.baselines.scales import model_response, require_positive_trai
 from ssmfin.models.interface import Design, Fitted, FloatArray, Forecaster, Target, TrainingSet
 
 
+@dataclass(frozen=True)
+class PlainRegressor:
+    """A class with fit and predict alone, which sklearn cannot clone: each fit builds it anew from its parameters."""
+
+    cls: type
+    parameters: Mapping[str, Any]
+
+    def build(self, seed: int) -> Any:
+        """An unfitted instance; a `random_state` that is None is set from the seed."""
+        parameters = copy.deepcopy(dict(self.parameters))
+        accepted = inspect.signature(self.cls).parameters.get("random_state")
+        if accepted is not None and parameters.get("random_state", accepted.default) is None:
+            parameters["random_state"] = seed % 2**32
+        return self.cls(**parameters)
+
+
 class SklearnForecaster(Forecaster):
-    """Any sklearn regressor on all features: one clone per horizon, ids pooled, labels on the model's scale.
+    """Any regressor on all features: one of its own per horizon, ids pooled, labels on the model's scale.
+
+    A regressor of sklearn's is cloned, a class with fit and predict alone is built anew (`PlainRegressor`) or, given as
+    an instance, copied. None of them is fitted itself.
 
     Fitted on all rows of the training window. Under a log with bias correction, s2 is the variance of the residuals of
-    another clone on the validation tail, fitted on the rows before it: in-sample residuals of a flexible regressor are
+    another one on the validation tail, fitted on the rows before it: in-sample residuals of a flexible regressor are
     too small. Without tail rows the in-sample residuals serve. A `random_state` that is None is set from the seed.
     """
 
@@ -34,12 +55,14 @@ class SklearnForecaster(Forecaster):
     summary: ClassVar[str] = "a regressor in sklearn's manner"
     seconds_per_fit: ClassVar[float] = 1.0
 
-    estimator: Any = Field(description="an unfitted regressor with fit, predict and get_params")
+    estimator: Any = Field(description="an unfitted regressor with fit and predict")
 
     @field_validator("estimator")
     @classmethod
     def _regressor(cls, estimator: Any) -> Any:
-        missing = [name for name in ("fit", "predict", "get_params") if not callable(getattr(estimator, name, None))]
+        if isinstance(estimator, PlainRegressor):
+            return estimator
+        missing = [name for name in ("fit", "predict") if not callable(getattr(estimator, name, None))]
         if missing or isinstance(estimator, type):
             lacks = f"lacks {', '.join(missing)}" if missing else "is a class"
             raise ValueError(f"the estimator {lacks}; pass an instance of a regressor")
@@ -47,12 +70,15 @@ class SklearnForecaster(Forecaster):
 
     @field_serializer("estimator")
     def _serialized(self, estimator: Any) -> dict[str, Any]:
-        return {"class": _path(type(estimator)), "parameters": _plain(estimator.get_params(deep=True))}
+        if isinstance(estimator, PlainRegressor):
+            return {"class": _path(estimator.cls), "parameters": _plain(estimator.parameters)}
+        given = estimator.get_params(deep=True) if _clonable(estimator) else getattr(estimator, "__dict__", {})
+        return {"class": _path(type(estimator)), "parameters": _plain(given)}
 
     def fit(self, training: TrainingSet, *, seed: int = 0) -> Fitted:
         design = training.design
         if design.target.transform == "log":
-            require_positive_training(training, model=_path(type(self.estimator)))
+            require_positive_training(training, model=_named(self.estimator))
         response = model_response(design)
         corrected = design.target.transform == "log" and design.target.bias_correction == "lognormal"
         fitted, variances = [], []
@@ -76,18 +102,10 @@ class SklearnForecaster(Forecaster):
         return FittedRegressors(fitted, np.array(variances), design.target)
 
     def _fit(self, x: FloatArray, y: FloatArray, seed: int) -> Any:
-        from sklearn.base import clone
-
-        regressor = clone(self.estimator)
-        unseeded = [
-            name
-            for name, value in regressor.get_params(deep=True).items()
-            if value is None and name.split("__")[-1] == "random_state"
-        ]
-        if unseeded:
-            regressor.set_params(**dict.fromkeys(unseeded, seed % 2**32))
+        regressor = _unfitted(self.estimator, seed)
         try:
-            return regressor.fit(x, y)
+            fitted = regressor.fit(x, y)
+            return regressor if fitted is None else fitted
         except (ValueError, TypeError) as error:
             raise InputError(
                 f"{_path(type(regressor))} could not be fitted on {x.shape[0]} rows and {x.shape[1]} features, "
@@ -139,10 +157,38 @@ def load_external(path: str, parameters: Mapping[str, Any]) -> Forecaster:
             if key not in accepted:
                 raise InputError(f"{path} has no parameter {key!r}; {nearest(key, accepted)}")
     try:
-        estimator = found(**parameters)
+        estimator: Any = found(**parameters)
     except (TypeError, ValueError) as error:
         raise InputError(f"{path} cannot be built from {dict(parameters)!r}, {error}; check its parameters.") from error
-    return SklearnForecaster(estimator=estimator)
+    return SklearnForecaster(estimator=estimator if _clonable(estimator) else PlainRegressor(found, dict(parameters)))
+
+
+def _clonable(estimator: Any) -> bool:
+    """Whether it tells its parameters in sklearn's manner."""
+    return callable(getattr(estimator, "get_params", None))
+
+
+def _unfitted(estimator: Any, seed: int) -> Any:
+    """Another regressor like the one given."""
+    if isinstance(estimator, PlainRegressor):
+        return estimator.build(seed)
+    if not _clonable(estimator):
+        return copy.deepcopy(estimator)
+    from sklearn.base import clone
+
+    regressor = clone(estimator)
+    unseeded = [
+        name
+        for name, value in regressor.get_params(deep=True).items()
+        if value is None and name.split("__")[-1] == "random_state"
+    ]
+    if unseeded:
+        regressor.set_params(**dict.fromkeys(unseeded, seed % 2**32))
+    return regressor
+
+
+def _named(estimator: Any) -> str:
+    return _path(estimator.cls if isinstance(estimator, PlainRegressor) else type(estimator))
 
 
 def _predict(regressor: Any, x: FloatArray) -> FloatArray:

@@ -189,16 +189,21 @@ def _is_number(value: Any) -> bool:
 
 def note_lines(notes: Mapping[str, Any], step: str = "row") -> list[tuple[str, str]]:
     """A model's plain facts as (label, text); how often the insanity filter acted is put in proportion, and the time
-    scales of a network are said as its memory. `step`: what a row is, singular.
+    scales of a network are said as half-lives, unless no fit learned any. `step`: what a row is, singular.
 
-    >>> note_lines({"time_scale_shortest": 0.8, "time_scale_median": 12.4, "time_scale_longest": 250.0}, "day")
-    [('Memory', '0.8 to 250 days, median 12.4: after so long 1/e is left of what a mode holds')]
+    >>> note_lines({"time_scale_shortest": 2.0, "time_scale_median": 12.5, "time_scale_longest": 250.0}, "day")
+    [('Memory', 'half-lives of 1.386 to 173.3 days, median 8.664: so long until half is left of what a mode holds')]
+    >>> about = {"fits": 2, "fits_that_stayed_at_the_baseline": 2}
+    >>> note_lines(about | {"time_scale_shortest": 2.0, "time_scale_median": 12.5, "time_scale_longest": 250.0})
+    [('Fits', '2'), ('Fits that stayed at the baseline', '2')]
     """
     lines = []
     shortest, median, longest = (notes.get(f"time_scale_{which}") for which in ("shortest", "median", "longest"))
     if shortest is not None and median is not None and longest is not None:
-        text = f"{fact_text(shortest)} to {fact_text(longest)} {step}s, median {fact_text(median)}"
-        lines.append(("Memory", f"{text}: after so long 1/e is left of what a mode holds"))
+        low, middle, high = (fact_text(math.log(2) * scale) for scale in (shortest, median, longest))
+        if not notes.get("fits") or notes["fits"] != notes.get("fits_that_stayed_at_the_baseline"):
+            text = f"half-lives of {low} to {high} {step}s, median {middle}"
+            lines.append(("Memory", f"{text}: so long until half is left of what a mode holds"))
         notes = {key: value for key, value in notes.items() if not key.startswith("time_scale_")}
     forecasts = notes.get("forecasts")
     for key, value in notes.items():

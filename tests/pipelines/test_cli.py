@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import html
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +17,7 @@ import pytest
 
 from ssmfin import __version__
 from ssmfin_pipelines import cli
+from ssmfin_pipelines import run as run_module
 from ssmfin_pipelines.cli import main
 from ssmfin_pipelines.study import read_study
 
@@ -158,8 +161,145 @@ def test_a_failed_task_gives_exit_code_1_and_is_named(
     added = 'models={mine: {kind: "stubborn_model:Stubborn"}}'
     assert main(["run", "study.yaml", "--allow-imports", "--set", added]) == 1
     err = capsys.readouterr().err
-    assert "failed: mine seed 0" in err
-    assert "not today" in err
+    (line,) = (line for line in err.splitlines() if "not today" in line)  # one for all tasks of the model
+    assert re.fullmatch(
+        r"mine: (\d+) of \1 tasks failed, ArithmeticError: not today; "
+        r"the traceback is in the report, section Failures\.",
+        line,
+    )
+    added = 'models={mine: {kind: "stubborn_model:Stubborn"}, ours: {kind: "stubborn_model:Stubborn"}}'
+    assert main(["run", "study.yaml", "--allow-imports", "--set", added, "--set", "output.report=none"]) == 1
+    lines = [line for line in capsys.readouterr().err.splitlines() if "not today" in line]
+    assert [line.partition(":")[0] for line in lines] == ["mine", "ours"]
+    assert all(line.endswith("/failed.") for line in lines)
+    pattern = re.search(r"traceback is in (.*)/\*/failed\.$", lines[0])[1]  # type: ignore[index]
+    assert "not today" in next(Path(pattern).glob("*/failed")).read_text()
+
+
+PLAIN_MODEL = """
+import numpy as np
+
+
+class Analogue:
+    def __init__(self, k=10):
+        self.k = k
+
+    def fit(self, X, y):
+        self.X, self.y = X, y
+
+    def predict(self, X):
+        nearest = [np.argsort(((self.X - x) ** 2).sum(axis=1))[: self.k] for x in X]
+        return np.array([self.y[rows].mean() for rows in nearest])
+"""
+
+
+@pytest.mark.parametrize("backend", ["inline", "local"])
+def test_a_plain_class_beside_the_study_runs_and_is_judged(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], backend: str
+) -> None:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.delitem(sys.modules, "analogue_model", raising=False)
+    (folder / "studies").mkdir()
+    (folder / "studies" / "analogue_model.py").write_text(PLAIN_MODEL)
+    study = (folder / "study.yaml").rename(folder / "studies" / "study.yaml")
+    added = 'models={mine: {kind: "analogue_model:Analogue", k: 30}}'
+    changes = ["--set", added, "--set", f"execution.backend={backend}", "--set", "output.report=none"]
+    assert main(["run", str(study), "--allow-imports", *changes]) == 0
+    out, err = capsys.readouterr()
+    assert "failed" not in err
+    assert re.search(r"mine against the best baseline: at \d.*mine's QLIKE is .* log_har's.*\(p [=<] ", out)
+
+
+LAG_MODEL = """
+import numpy as np
+from ssmfin.models.interface import Fitted, Forecaster
+
+
+class Lag(Forecaster):
+    def fit(self, training, *, seed):
+        return FittedLag()
+
+
+class FittedLag(Fitted):
+    notes = {}
+
+    def predict(self, design, rows):
+        return np.repeat(design.lag_means[rows, :1], len(design.target.horizons), axis=1)
+"""
+
+
+def test_the_commands_of_the_report_find_the_same_run_from_any_folder(
+    folder: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (folder / "lag_model.py").write_text(LAG_MODEL)
+    added = 'models={mine: {kind: "lag_model:Lag"}}'
+    assert main(["run", "study.yaml", "--allow-imports", "--set", added, "--set", "output.directory=my runs"]) == 0
+    (run,) = (folder / "my runs").iterdir()
+    for _ in range(2):  # as the run writes them, then as `ssmfin report` does from elsewhere
+        capsys.readouterr()
+        page = html.unescape((run / "report.html").read_text())
+        commands = re.search(r"<pre>(cd [^<]*)</pre>", page).group(1).splitlines()  # type: ignore[union-attr]
+        assert [shlex.split(line) for line in commands] == [
+            ["cd", str(folder)],
+            ["ssmfin", "run", f"my runs/{run.name}/study.yaml", "--allow-imports"],
+        ]
+        monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
+        monkeypatch.chdir(shlex.split(commands[0])[1])
+        assert main(shlex.split(commands[1])[1:]) == 0
+        assert f"run: my runs/{run.name}" in capsys.readouterr().out
+        assert [path.name for path in (folder / "my runs").iterdir()] == [run.name]
+        monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
+        assert main(["report", str(run)]) == 0
+
+
+def test_the_commands_of_the_report_name_a_folder_elsewhere_in_full(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    place = tmp_path_factory.mktemp("results")
+    assert main(["run", "study.yaml", "--set", f"output.directory={place}"]) == 0
+    (run,) = place.iterdir()
+    assert f"ssmfin run {run}/study.yaml\n" in (run / "report.html").read_text().replace("</pre>", "\n")
+    assert "--allow-imports" not in (run / "report.html").read_text()
+
+
+def test_an_interrupted_run_says_how_to_go_on_and_the_next_that_it_resumes(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log, seen = run_module._log, []
+
+    def second(prepared: object, event: str, **facts: object) -> None:
+        log(prepared, event, **facts)  # type: ignore[arg-type]
+        seen.append(event)
+        if event == "task_done" and seen.count(event) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(run_module, "_log", second)
+    assert main(["run", "study.yaml"]) == 130
+    err = capsys.readouterr().err
+    assert err.endswith("interrupted; run the same command again to go on (2 of 5 tasks are done)\n")
+    assert "resuming" not in err
+    assert main(["run", "study.yaml"]) == 0
+    assert "small: resuming: 2 of 5 tasks are done\n" in capsys.readouterr().err
+    seen.clear()
+    assert main(["run", "study.yaml", "--fresh"]) == 130
+    err = capsys.readouterr().err
+    assert "run the same command again without --fresh to go on (2 of 5" in err
+    assert "resuming" not in err
+
+
+def test_a_run_interrupted_before_its_tasks_says_so(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run_module, "prepare", interrupted)
+    assert main(["run", "study.yaml"]) == 130
+    assert capsys.readouterr().err == "interrupted; run the same command again to go on\n"
 
 
 def test_features_are_keyed_and_complete(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

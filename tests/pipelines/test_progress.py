@@ -134,6 +134,21 @@ def test_on_a_terminal_there_is_a_bar() -> None:
     assert "100 %" in out.getvalue()
 
 
+@pytest.mark.parametrize("terminal", [True, False])
+def test_what_an_earlier_run_has_done_is_said_once_and_first(terminal: bool) -> None:
+    class Stream(io.StringIO):
+        def isatty(self) -> bool:
+            return terminal
+
+    out = Stream()
+    meter = Meter([("a", "har", 1.0)], before="resuming: 22 of 39 tasks are done")
+    with progress.automatic(out)(meter, "vol [a]"):
+        meter.finish()
+    said = out.getvalue()
+    assert said.count("vol [a]: resuming: 22 of 39 tasks are done") == 1
+    assert said.index("resuming") < said.index("100 %")
+
+
 def test_an_interrupted_run_does_not_claim_the_end() -> None:
     out = io.StringIO()
     with pytest.raises(KeyboardInterrupt), progress.automatic(out)(Meter([("a", "har", 1.0)]), "vol"):

@@ -154,3 +154,25 @@ def test_windows_that_do_not_fit_are_refused(past) -> None:
 def test_a_class_or_a_name_is_no_model(model, past) -> None:
     with pytest.raises(sf.InputError, match="no forecaster; give an instance"):
         fitted(model, past)
+
+
+def test_what_is_no_frame_is_refused_by_name(past) -> None:
+    live = fitted(sf.LogHAR(), past).live(past)
+    with pytest.raises(sf.InputError, match=r"are a dict, no frame; give a polars or pandas frame .* unique_id, ds, "):
+        live.update({"unique_id": ["market_0"], "rv": [1e-4]})
+
+
+def test_a_fitted_model_says_in_a_line_what_it_is(past) -> None:
+    last = str(past.dates[-1])[:10]
+    har = fitted(sf.LogHAR(), past)
+    assert repr(har).startswith("Trained(log_har for rv at horizons 1, 5, 22; fitted on ")
+    assert repr(har).endswith(f" rows of 3 ids until {last})")
+    assert not har.stayed_at_base
+    assert repr(fitted(LinearRegression(), past)).startswith("Trained(LinearRegression for rv")
+    stayed = fitted(sf.S4D(**SMALL | {"epochs": 0}), past)
+    assert repr(stayed).startswith("Trained(s4d, correcting log_har, for rv")
+    assert repr(stayed).endswith("; training: stayed at log_har)")
+    assert repr(fitted(sf.S4D(**SMALL, early_stopping=False), past)).endswith("; training: best epoch 2 of 2)")
+    live = stayed.live(past, keep=30)
+    assert repr(live).startswith(f"Live(keep=30; 90 rows of 3 ids kept, until {last}; of Trained(s4d")
+    assert len(repr(live)) < 300

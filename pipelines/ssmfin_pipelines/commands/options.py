@@ -25,9 +25,13 @@ AllowImports = Annotated[
 
 
 def open_study(path: Path, overrides: list[str] | None, allow_imports: bool, *, needs_target: bool = True) -> Study:
-    """The study of a command. With imports allowed, modules in the current folder can be found as well."""
+    """The study of a command. With imports allowed, modules are found in the current and in the study's folder as well.
+
+    Worker processes find them too: a spawned process begins with the search path of the one that starts it.
+    """
     from ssmfin_pipelines.study import read_study
 
-    if allow_imports and str(Path.cwd()) not in sys.path:
-        sys.path.append(str(Path.cwd()))
+    if allow_imports:
+        folders = (str(Path.cwd()), str(path.absolute().parent))
+        sys.path += [folder for folder in dict.fromkeys(folders) if folder not in sys.path]
     return read_study(path, overrides or (), allow_imports=allow_imports, needs_target=needs_target)

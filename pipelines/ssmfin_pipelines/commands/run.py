@@ -29,10 +29,16 @@ def run(
     Interrupted at any moment, the same command goes on where it stopped.
     """
     part = _shard(shard) if shard is not None else None
-    checked = open_study(study, set_, allow_imports)
-    from ssmfin_pipelines.run import run_study
+    try:
+        checked = open_study(study, set_, allow_imports)
+        from ssmfin_pipelines.run import run_study
 
-    outcome = run_study(checked, fresh=fresh, shard=part)
+        outcome = run_study(checked, fresh=fresh, shard=part)
+    except KeyboardInterrupt as stop:
+        again = "without --fresh " if fresh and str(stop) else ""
+        done = f" ({stop})" if str(stop) else ""
+        typer.echo(f"interrupted; run the same command again {again}to go on{done}", err=True)
+        raise typer.Exit(130) from None
     typer.echo(outcome.headline)
     for paragraph in outcome.paragraphs:
         typer.echo(f"\n{paragraph}")
@@ -41,8 +47,8 @@ def run(
     typer.echo(f"\nrun: {outcome.directory}")
     if outcome.complete and checked.output.report == "html":
         typer.echo(f"report: {outcome.directory / 'report.html'}")
-    for failure in outcome.failures:
-        typer.echo(f"failed: {failure['model']} seed {failure['seed']}: {failure['error']}", err=True)
+    for line in outcome.failure_lines():
+        typer.echo(line, err=True)
     if outcome.failures:
         raise typer.Exit(1)
 

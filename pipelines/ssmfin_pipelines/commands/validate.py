@@ -33,6 +33,8 @@ def validate(
             return
     lines = [f"{study} is valid: {len(checked.entries)} models ({len(checked.benchmarks)} benchmarks)."]
     if data:
+        from ssmfin.data.levels import price_warning
+
         panel = checked.load()
         experiment = checked.experiment(panel)
         folds, rows = experiment.folds, sum(map(len, experiment.test_rows))
@@ -41,6 +43,8 @@ def validate(
             f"{str(panel.dates[0])[:10]} to {str(panel.dates[-1])[:10]}."
         )
         lines.append(f"folds: {len(folds)}, {rows:,} origins to forecast from, {len(experiment.tasks())} tasks.")
+        doubt = price_warning(panel, checked.target.column, checked.target.transform)
+        lines += [f"warning: {doubt}"] if doubt else []
         lines += _losses(panel, experiment)
     for line in lines:
         typer.echo(line, err=show)

@@ -5,12 +5,15 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 
+from ssmfin.data.levels import is_price_level
 from ssmfin.data.sources import CsvSource, ParquetSource
 from ssmfin.errors import InputError
 
@@ -19,8 +22,33 @@ _ID_NAMES = ("unique_id", "symbol", "ticker", "id", "asset", "instrument", "perm
 _TARGET_NAMES = (
     "rv5", "rv", "realized_variance", "realised_variance", "rvar", "variance", "rv5_ss", "parkinson", "bv", "rk",
 )  # fmt: skip
-_PRICES = ("open", "high", "low", "close")
-_PRICE_WORDS = {"open", "high", "low", "close", "price", "last", "settle", "adj", "adjusted", "kurs", "px", "nav"}
+# how data vendors and exchanges name the four prices, without accents and signs, the best name first
+_PRICES = {
+    "open": (
+        "open", "px_open", "open_price", "price_open", "opening_price", "openprice", "eroffnung", "eroeffnung",
+        "eroffnungskurs", "eroeffnungskurs", "erster", "ouverture", "apertura", "abertura",
+    ),
+    "high": (
+        "high", "px_high", "high_price", "price_high", "highprice", "hoch", "tageshoch", "hochst", "hoechst",
+        "hochstkurs", "hoechstkurs", "plus_haut", "haut", "maximo", "massimo", "alto",
+    ),
+    "low": (
+        "low", "px_low", "low_price", "price_low", "lowprice", "tief", "tagestief", "tiefst", "tiefstkurs", "plus_bas",
+        "bas", "minimo", "bajo",
+    ),
+    "close": (
+        "close", "px_last", "px_close", "close_price", "price_close", "closing_price", "closeprice", "close_last",
+        "schluss", "schlusskurs", "schlusspreis", "last", "last_price", "px_settle", "settle", "cloture", "cierre",
+        "chiusura", "fechamento", "kurs", "price", "adj_close", "adjclose", "adjusted_close", "close_adj",
+        "close_adjusted",
+    ),
+}  # fmt: skip
+_ADJUSTABLE = ("open", "close")  # adjusted for dividends where high and low are not, they fall outside of these
+_PRICE_WORDS = {
+    "open", "high", "low", "close", "price", "last", "settle", "adj", "adjusted", "adjclose", "kurs", "px", "nav",
+    *(name for names in _PRICES.values() for name in names if "_" not in name),
+}  # fmt: skip
+_VOLUMES = ("volume", "px_volume", "volumen", "umsatz", "stuck", "stucke", "stuecke", "turnover")
 _RETURN = re.compile(r"(log_?)?(ret|rets|return|returns)(_.*)?|.*_(ret|return|returns)|r")
 _FORMATS = (
     "%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y", "%d-%m-%Y", "%m-%d-%Y", "%Y/%m/%d", "%Y%m%d", "%d.%m.%y", "%d/%m/%y",
@@ -87,7 +115,7 @@ def look_at(path: Path) -> Facts:
         used = sorted({dates, *([ids] if ids else [])})
         raise InputError(f"{path} has no column of numbers beside {used}; add one to forecast.")
     columns = {"ds": dates, **({"unique_id": ids} if ids is not None else {})}
-    prices = {name: named[name] for name in _PRICES if named.get(name) in values}
+    prices = _prices(values)
     returns = next((name for name in values if _RETURN.fullmatch(name.lower().strip())), None)
     wanted = next((named[name] for name in _TARGET_NAMES if named.get(name) in values), None)
     measures = wanted is None and {"high", "low"} <= set(prices)
@@ -96,7 +124,7 @@ def look_at(path: Path) -> Facts:
         target, positive = "parkinson", True
         returns = "log_return" if "close" in prices else returns
     else:
-        target = wanted or returns or _some_target(path, values)
+        target = wanted or returns or _some_target(path, values, None if ids is None else frame[ids])
         positive = target != returns and _positive(values[target])
     columns = {ours: theirs for ours, theirs in columns.items() if ours != theirs}
     taken = set(prices.values()) if measures else set()
@@ -117,13 +145,51 @@ def look_at(path: Path) -> Facts:
     )
 
 
-def _some_target(path: Path, values: dict[str, pl.Series]) -> str:
+def _plain(name: str) -> str:
+    """Small letters, digits and single underscores alone: `Eröffnung` as eroffnung, `Adj Close**` as adj_close."""
+    bare = unicodedata.normalize("NFKD", name.lower().replace("ß", "ss"))
+    return re.sub(r"[^a-z0-9]+", "_", bare.encode("ascii", "ignore").decode()).strip("_")
+
+
+def _prices(values: dict[str, pl.Series]) -> dict[str, str]:
+    """Our names of the prices to the file's; open and close under another name only where high and low contain them."""
+    known: dict[str, str] = {}
+    for name in values:
+        known.setdefault(_plain(name), name)
+    found: dict[str, str] = {}
+    for ours in ("high", "low", *_ADJUSTABLE):
+        for name in (known[name] for name in _PRICES[ours] if name in known):
+            if ours not in _ADJUSTABLE or _plain(name) == ours or _within(values, found, name):
+                found[ours] = name
+                break
+    return {ours: found[ours] for ours in _PRICES if ours in found}
+
+
+def _within(values: dict[str, pl.Series], found: dict[str, str], name: str) -> bool:
+    """Whether nearly all of a column lies between low and high."""
+    if not {"high", "low"} <= set(found):
+        return True
+    price, high, low = (values[column].to_numpy() for column in (name, found["high"], found["low"]))
+    known = np.isfinite(price) & np.isfinite(high) & np.isfinite(low)
+    inside = (price <= high * 1.0001) & (price * 1.0001 >= low)
+    return bool(known.any()) and float(inside[known].mean()) > 0.99
+
+
+def _some_target(path: Path, values: dict[str, pl.Series], ids: pl.Series | None) -> str:
     """The first column that can be a variance, else the first that is no price.
 
     Raises:
         InputError: there are prices alone, whose level is no variance and no return.
     """
-    rest = {name: column for name, column in values.items() if not _is_price(name) and name.lower() != "volume"}
+    rest = {name: column for name, column in values.items() if not _is_price(name) and _plain(name) not in _VOLUMES}
+    levels = [name for name, column in rest.items() if is_price_level(name, _one_id(column, ids))]
+    rest = {name: column for name, column in rest.items() if name not in levels}
+    if levels and not any(map(_positive, rest.values())):
+        raise InputError(
+            f"{path} column {levels[0]!r} looks like a price, not a variance, {_median(values[levels[0]]):.6g} in the "
+            "median and small steps; name the columns of the day's highest and lowest price `high` and `low`, or add a "
+            "column of a variance, `rv`, or of returns, `ret`."
+        )
     if not rest and any(_is_price(name) for name in values):
         raise InputError(
             f"{path} has prices, {list(values)}, but neither high and low, nor a variance, nor returns; add one of "
@@ -133,8 +199,18 @@ def _some_target(path: Path, values: dict[str, pl.Series]) -> str:
     return next((name for name, column in rest.items() if _positive(column)), next(iter(rest)))
 
 
+def _one_id(column: pl.Series, ids: pl.Series | None) -> np.ndarray:
+    """The values of the first id, in the file's order."""
+    known = None if ids is None else ids.drop_nulls()
+    return (column if known is None or known.is_empty() else column.filter(ids == known[0])).to_numpy()
+
+
+def _median(column: pl.Series) -> float:
+    return float(np.nanmedian(column.drop_nulls().to_numpy()))
+
+
 def _is_price(name: str) -> bool:
-    return bool(set(re.split(r"[^a-z]+", name.lower())) & _PRICE_WORDS)
+    return bool(set(re.split(r"[^a-z]+", _plain(name))) & _PRICE_WORDS)
 
 
 def _date_column(path: Path, frame: pl.DataFrame, named: dict[str, str]) -> tuple[str, str | None]:

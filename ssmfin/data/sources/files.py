@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import glob
 from abc import abstractmethod
 from collections.abc import Iterator
@@ -132,6 +133,8 @@ def _hint(path: Path) -> str:
     parent = path.parent
     if not parent.is_dir():
         return f" (neither does its directory {str(parent)!r}); check the path, or give it from the root"
-    siblings = [item.name for item in parent.iterdir() if item.is_file()][:10_000]
-    close = nearest(path.name, siblings)
+    siblings = [item for item in parent.iterdir() if item.is_file()][:10_000]
+    # by the stem: endings are alike in any case, and would make a.csv the remedy for every missing csv
+    stems = difflib.get_close_matches(path.stem, {item.stem for item in siblings}, n=1, cutoff=0.7)
+    close = nearest(path.name, [item.name for item in siblings if item.stem in stems])
     return f"; {close}" if close.startswith("did you mean") else f" in {str(parent.resolve())!r}; check the name"

@@ -209,7 +209,7 @@ def segment_length(epoch: int, model: DeepForecaster) -> int:
 
 
 def _notes(groups: list[Group], histories: list[History]) -> dict[str, Any]:
-    """Integers are added up over fits, floats are averaged."""
+    """Integers are added up over fits, floats are averaged. Time scales are of the fits that learned."""
 
     def mean(name: str) -> float:
         return float(np.mean([getattr(history, name) for history in histories]))
@@ -228,6 +228,6 @@ def _notes(groups: list[Group], histories: list[History]) -> dict[str, Any]:
         "slow_gradient_norm": mean("slow_gradient_norm"),
         "step_size_gradient_norm": mean("step_size_gradient_norm"),
         "parameters": float(sum(parameter.numel() for parameter in networks[0].parameters())),
-        **time_scale_notes(networks),
+        **time_scale_notes([n for n, history in zip(networks, histories, strict=True) if history.best_epoch]),
         **spectrum_notes(networks),
     }

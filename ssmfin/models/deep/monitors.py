@@ -8,7 +8,10 @@ from ssmfin.models.deep.skeleton import Network, NetworkState
 
 
 def time_scale_notes(networks: list[Network]) -> dict[str, float]:
-    """Shortest, median and longest memory (e-folding, in rows) over the modes of all blocks that have one."""
+    """Shortest, median and longest time scale over the modes of all blocks that have one: rows until 1/e is left.
+
+    A half-life, as which every reader is shown it, is log(2) of that.
+    """
     found = [
         scales.flatten() for network in networks for b in network.blocks if (scales := b.time_scales()) is not None
     ]

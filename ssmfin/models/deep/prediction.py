@@ -95,6 +95,41 @@ class FittedDeep(Fitted):
         """The first network."""
         return self.groups[0].networks[0]
 
+    @property
+    def learned(self) -> tuple[bool, ...]:
+        """Of each network, group by group: whether training moved it. Else its correction is exactly zero: early
+        stopping kept the start, whose last layer is zero.
+        """
+        return tuple(
+            bool(network.head.weight.any() or network.head.bias.any())
+            for group in self.groups
+            for network in group.networks
+        )
+
+    @property
+    def stayed_at_base(self) -> bool:
+        """Whether no network learned anything, so that the forecasts are those of the base."""
+        return not any(self.learned)
+
+    @property
+    def base_name(self) -> str:
+        """What is corrected, in words."""
+        if self.base.kind == "none":
+            return "the mean label"
+        return "har" if self.base.kind == "log_har" and not self.base.log else self.base.kind
+
+    @property
+    def outcome(self) -> str:
+        """What training came to, in words."""
+        learned = self.learned
+        if not any(learned):
+            return f"stayed at {self.base_name}"
+        text = f"best epoch {self.notes['best_epoch']:.3g} of {self.notes['epochs']:.3g}"
+        if len(learned) > 1:
+            text += ", on average"
+        stayed = len(learned) - sum(learned)
+        return f"{text}; {stayed} of {len(learned)} networks stayed at {self.base_name}" if stayed else text
+
     def without_rows(self) -> Design:
         """A design of the model's target, ids and features that has no rows."""
         nothing, H = np.empty(0, dtype=np.int64), len(self.target.horizons)

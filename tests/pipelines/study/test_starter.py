@@ -201,6 +201,64 @@ def test_prices_alone_are_no_target(tmp_path: Path) -> None:
         look_at(tmp_path / "x.csv")
 
 
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("Eröffnung", "Hoch", "Tief", "Schluss"),
+        ("PX_OPEN", "PX_HIGH", "PX_LOW", "PX_LAST"),
+        ("Open", "High", "Low", "Close/Last"),
+        ("EROEFFNUNG", "Höchstkurs", "Tiefstkurs", "Schlusskurs"),
+    ],
+)
+def test_prices_under_other_names_become_a_range_variance(names: tuple[str, ...], tmp_path: Path) -> None:
+    ours = ("open", "high", "low", "close")
+    columns = dict(zip(names, (prices()[name.title()] for name in ours), strict=True))
+    pl.DataFrame({"Datum": WEEKDAYS, **columns}).write_csv(tmp_path / "dax.csv", separator=";")
+    values = written(tmp_path / "dax.csv")
+    assert values["data"]["columns"] == {"ds": "Datum", **dict(zip(ours, names, strict=True))}  # type: ignore[index]
+    assert values["target"]["column"] == "parkinson"  # type: ignore[index]
+
+
+def test_an_adjusted_close_outside_of_high_and_low_is_not_the_close(tmp_path: Path) -> None:
+    frame = pl.DataFrame({"Date": WEEKDAYS, **prices()}).rename({"Close": "Adj Close"})
+    frame.write_csv(tmp_path / "x.csv")
+    assert look_at(tmp_path / "x.csv").columns["close"] == "Adj Close"
+    frame.with_columns(pl.col("Adj Close") * 0.7).write_csv(tmp_path / "x.csv")
+    facts = look_at(tmp_path / "x.csv")
+    assert facts.target == "parkinson"
+    assert "close" not in facts.columns
+
+
+def test_a_column_that_moves_like_a_price_is_no_target(tmp_path: Path) -> None:
+    frame = pl.DataFrame({"date": WEEKDAYS, "DAX": CLOSE})
+    frame.write_csv(tmp_path / "x.csv")
+    with pytest.raises(InputError, match=r"column 'DAX' looks like a price, not a variance, .* `high` and `low`"):
+        look_at(tmp_path / "x.csv")
+    frame.with_columns(quantity=pl.Series(VARIANCE)).write_csv(tmp_path / "x.csv")
+    assert look_at(tmp_path / "x.csv").target == "quantity"
+
+
+def test_validate_and_run_warn_of_a_log_of_prices(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    text, _ = settle(look_at(realized_variance(tmp_path)))
+    pl.DataFrame({"symbol": ["a"] * N, "date": WEEKDAYS, "rv": VARIANCE, "kurs": CLOSE, "ret": 0.01}).write_csv(
+        tmp_path / "rv.csv"
+    )
+    (tmp_path / "study.yaml").write_text(text)
+    warning = "warning: target.column 'kurs' looks like a price, not a variance"
+    assert main(["validate", "study.yaml", "--data"]) == 0
+    assert "warning" not in capsys.readouterr().out
+    assert main(["validate", "study.yaml", "--data", "--set", "target.column=kurs"]) == 0
+    assert warning in capsys.readouterr().out
+    quick = ("models.s4d.epochs=1", "benchmarks.lightgbm.max_rounds=5", "walk_forward.test.size=120")
+    settings = ("target.column=kurs", *quick, "execution.backend=inline", "output.report=none")
+    sets = [part for item in settings for part in ("--set", item)]
+    assert main(["run", "study.yaml", *sets]) == 0
+    assert capsys.readouterr().err.count(warning) == 1
+
+
 def test_a_few_dates_are_too_few(tmp_path: Path) -> None:
     pl.DataFrame({"date": DAYS[:50], "rv": VALUES[:50]}).write_csv(tmp_path / "x.csv")
     with pytest.raises(InputError, match="has 50 usable dates, too few"):

@@ -206,7 +206,22 @@ def test_drop_leaves_out_offending_rows_and_counts_them(frame: pl.DataFrame) -> 
 
 
 def test_drop_that_would_leave_nothing_is_refused(frame: pl.DataFrame) -> None:
-    assert "no row left" in message(frame.with_columns(rv=-1.0), on_breach="drop")
+    said = message(frame.with_columns(rv=-1.0), on_breach="drop")
+    assert "no row left" in said
+    assert "rv is not positive" in said
+    assert "on_breach" not in said
+
+
+def test_under_drop_only_what_it_does_not_mend_is_told(frame: pl.DataFrame) -> None:
+    broken = put(frame, 1, rv=-1.0)[[0, 2, 1, 3, 4, 4, 5, 6, 7, 8, 9]]
+    said = message(broken, on_breach="drop")
+    assert "in 1 place; correct the data (data.on_breach: drop does not mend this)." in said
+    assert "dates within an id are not in order" in said
+    assert "twice" not in said
+    assert "not positive" not in said
+    said = message(broken)
+    assert "in 3 places" in said
+    assert 'drop leaves rows out, but does not mend "dates within an id are not in order".' in said
 
 
 @settings(max_examples=60, deadline=None)

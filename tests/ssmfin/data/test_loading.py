@@ -76,6 +76,14 @@ def test_missing_target_is_answered_with_the_nearest_column(frame: pl.DataFrame)
         load_panel(frame, target="log_retrun")
 
 
+def test_a_misspelled_measure_is_answered_with_what_data_measures_makes() -> None:
+    source = {"kind": "arch", "series": ["sp500"]}
+    with pytest.raises(InputError, match=r"parkinsn \(did you mean 'parkinson'\?\)"):
+        load_panel(source, measures={"kind": "range"}, target="parkinsn")
+    with pytest.raises(InputError, match=r"xyz \(known: .*log_return, .*parkinson"):
+        load_panel(source, measures={"kind": "range"}, target="xyz")
+
+
 def test_missing_measure_is_answered_with_the_section_that_computes_it() -> None:
     for measures in (None, {"kind": "range"}):
         with pytest.raises(InputError, match=r"data\.measures computes it: \{.*\[yang_zhang\]\}"):

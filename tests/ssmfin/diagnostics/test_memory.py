@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import ssmfin as sf
+from ssmfin.data.synthetic import simulate_volatility_panel
 from ssmfin.diagnostics import memory, plot_memory, step_sizes
 from ssmfin.errors import InputError
 from ssmfin.models.ssm.blocks.mamba import MambaBlock
@@ -51,6 +52,55 @@ def test_the_plot_has_a_line_for_each_model():
     figure = plot_memory({"short": sf.S4D(timescales=(1, 5)), "long": sf.S4D()}, unit="days")
     texts = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
     assert texts == ["short", "long"]
+
+
+@pytest.fixture(scope="module")
+def panel():
+    return simulate_volatility_panel(ids=2, dates=420, seed=1).frame
+
+
+def fitted(panel, **more):
+    small = {"layers": 1, "width": 4, "segment": 64, "context": 16, "device": "cpu", "epochs": 1}
+    model = sf.S4D(**small | more)
+    return sf.fit(model, panel, target="rv", horizons=[1], train=300, validation=60)
+
+
+def heading(figure):
+    return figure.get_suptitle()
+
+
+def test_training_that_stayed_at_the_base_is_said(panel):
+    """No epoch: the correction is exactly zero, and what is read off are the starting values."""
+    stayed, base = fitted(panel, epochs=0), sf.fit(sf.LogHAR(), panel, target="rv", horizons=[1], train=300)
+    assert stayed.forecast(panel).equals(base.forecast(panel))
+    assert stayed.stayed_at_base
+    assert stayed.fitted.learned == (False,)
+    assert not memory(stayed)["learned"].any()
+    words = "training stayed at log_har; these are the starting values"
+    assert heading(plot_memory(stayed)) == words
+    assert heading(plot_memory(stayed, title="Memory")) == f"Memory\n{words}"
+    both = plot_memory({"at the start": stayed.forecaster, "after": stayed})
+    assert [text.get_text() for text in both.axes[0].get_legend().get_texts()] == ["at the start", "after *"]
+    assert heading(both) == f"* {words}"
+
+
+def test_training_that_learned_says_nothing_of_the_base(panel):
+    trained = fitted(panel, early_stopping=False)
+    assert not trained.stayed_at_base
+    assert memory(trained)["learned"].all()
+    assert heading(plot_memory(trained)) == ""
+    assert not memory(trained.forecaster)["learned"].any()
+    assert heading(plot_memory(trained.forecaster)) == ""
+
+
+def test_networks_that_stayed_are_told_from_those_that_learned(panel):
+    trained = fitted(panel, early_stopping=False, ensemble=2)
+    with torch.no_grad():
+        for parameter in trained.fitted.groups[0].networks[1].head.parameters():
+            parameter.zero_()
+    table = memory(trained)
+    assert (table["learned"] == (table["network"] == 0)).all()
+    assert heading(plot_memory(trained)).startswith("training of 1 of 2 networks stayed at log_har; theirs are")
 
 
 def test_step_sizes_of_mamba_are_those_that_its_scan_uses(monkeypatch):

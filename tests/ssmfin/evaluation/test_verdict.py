@@ -194,6 +194,28 @@ def test_a_lower_loss_outside_the_confidence_set_is_no_win():
     )
 
 
+def test_a_model_of_the_users_own_is_held_against_the_best_baseline_and_counted():
+    predictions = forecasts({"log_har": 0.5, "mine": 0.3, "other": 0.8}, n=400, horizons=(1, 2))
+    families = {"log_har": "baseline", "mine": "custom", "other": "custom"}
+    verdict = make_verdict(board(predictions), families=families)
+    opening = "There is no deep state-space model in this study. The lowest QLIKE is that of mine."
+    assert verdict.headline.startswith(opening)
+    assert re.search(
+        r" mine against the best baseline: at 1 day, mine's QLIKE is \d+\.\d % lower than log_har's \(p < 0\.001\); "
+        r"at 2 days, mine's QLIKE is \d+\.\d % lower than log_har's \(p < 0\.001\)\. "
+        r"other against the best baseline: at 1 day, other's QLIKE is .* significantly worse",
+        verdict.headline,
+    )
+    assert {(c.model, c.baseline, c.role) for c in verdict.claims} == {
+        ("mine", "log_har", "custom"),
+        ("other", "log_har", "custom"),
+    }
+    np.testing.assert_allclose(
+        [c.p_adjusted for c in verdict.claims], holm(np.array([c.p_value for c in verdict.claims]))
+    )
+    assert "allow for the 4 comparisons made" in str(verdict)
+
+
 def test_too_short_samples_are_not_relied_on():
     predictions = forecasts({"log_har": 0.8, "s4d": 0.1}, n=120, horizons=(1, 10, 22))
     verdict = judge(board(predictions))

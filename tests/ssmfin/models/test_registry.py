@@ -150,6 +150,17 @@ def outside(tmp_path, monkeypatch):
 
             class Nothing:
                 pass
+
+            class Plain:
+                built = []
+                def __init__(self, k=3, random_state=None):
+                    self.k, self.seed = k, random_state
+                    Plain.built.append(random_state)
+                def fit(self, X, y):
+                    assert not hasattr(self, "mean")
+                    self.mean = float(np.mean(y)) + 1e-3 * self.k
+                def predict(self, X):
+                    return np.full(len(X), self.mean)
             """
         )
     )
@@ -159,6 +170,35 @@ def outside(tmp_path, monkeypatch):
 
 def test_a_forecaster_of_the_user_is_taken_as_it_is(outside):
     assert type(load_external("outside_models:Mine", {})).__name__ == "Mine"
+
+
+def test_a_plain_class_is_built_anew_from_its_parameters_for_every_fit(outside):
+    model = load_external("outside_models:Plain", {"k": 4})
+    training, rows = a_training_set(), np.arange(140, 150)
+    found = model.fit(training, seed=7).predict(training.design, rows)
+    assert found.shape[0] == 10
+    assert np.isfinite(found).all()
+    np.testing.assert_array_equal(model.fit(training, seed=7).predict(training.design, rows), found)
+    built = sys.modules["outside_models"].Plain.built
+    assert None not in built[1:]  # the first checks the parameters, all others are seeded
+    assert min(built[1:]) == 7
+    other = load_external("outside_models:Plain", {"k": 400}).fit(training, seed=7).predict(training.design, rows)
+    assert (other > found).all()
+    dumped = model.model_dump(mode="json")["estimator"]
+    assert dumped == {"class": "outside_models:Plain", "parameters": {"k": 4}}
+    assert pickle.loads(pickle.dumps(model)).model_dump(mode="json") == model.model_dump(mode="json")
+    with pytest.raises(InputError, match="has no parameter 'kk'; did you mean 'k'"):
+        load_external("outside_models:Plain", {"kk": 4})
+
+
+def test_an_instance_of_a_plain_class_is_copied_and_not_fitted_itself(outside):
+    load_external("outside_models:Plain", {})
+    given = sys.modules["outside_models"].Plain(k=400)
+    training, rows = a_training_set(), np.arange(140, 150)
+    found = SklearnForecaster(estimator=given).fit(training, seed=0).predict(training.design, rows)
+    same = load_external("outside_models:Plain", {"k": 400}).fit(training, seed=0).predict(training.design, rows)
+    np.testing.assert_array_equal(found, same)
+    assert not hasattr(given, "mean")
 
 
 @pytest.mark.parametrize(

@@ -70,6 +70,14 @@ def test_one_single_series_without_an_id_is_named_after_its_file(tmp_path: Path)
     assert load_panel(tmp_path / "spx.csv").ids == ("spx",)
 
 
+def test_a_missing_file_is_not_taken_for_another_of_the_same_ending(tmp_path: Path) -> None:
+    (tmp_path / "bin.csv").write_text("date,rv\n2020-01-01,1\n")
+    for name, close in (("missing.csv", False), ("bin.csw", True), ("bins.csv", True)):
+        with pytest.raises(InputError) as caught:
+            load_panel({"kind": "csv", "path": str(tmp_path / name)})
+        assert str(caught.value).endswith("did you mean 'bin.csv'?" if close else "check the name.")
+
+
 def test_nothing_is_opened_before_the_rows_are_asked_for() -> None:
     source = ParquetSource(path="nowhere/at/all.parquet")
     assert source.describe() == "nowhere/at/all.parquet"

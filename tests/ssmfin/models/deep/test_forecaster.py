@@ -341,9 +341,15 @@ def test_parameters_can_be_inspected_changed_and_cloned(kind) -> None:
 def test_notes_are_plain_facts(fitted) -> None:
     expected = {"best_epoch", "epochs", "validation_loss_at_start", "validation_loss", "parameters"}
     expected |= {"slow_gradient_norm", "step_size_gradient_norm", "spectral_radius", "period_shortest"}
-    expected |= {"time_scale_shortest", "time_scale_longest", "state_norm"}
+    expected |= {"state_norm"}
     assert expected <= fitted.notes.keys()
     assert all(type(value) in (int, float) for value in fitted.notes.values())
+
+
+def test_time_scales_are_noted_of_fits_that_learned_alone(training) -> None:
+    expected = {"time_scale_shortest", "time_scale_median", "time_scale_longest"}
+    assert not expected & small("s4d", epochs=0).fit(training, seed=0).notes.keys()
+    assert expected <= small("s4d", epochs=1, early_stopping=False).fit(training, seed=0).notes.keys()
 
 
 @pytest.mark.parametrize(
