@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -51,17 +52,14 @@ def plot_cumulative_loss(
     """
     losses = forecast_losses(forecasts, loss=loss, reference=reference, models=models, horizons=horizons)
     styles = _styles(losses)
-    with canvas(1, len(losses.by_horizon), size=_size(losses), sharey=False) as (figure, axes):
-        for one, (horizon, (dates, _)) in zip(axes.flat, losses.by_horizon.items(), strict=True):
-            one.axhline(0.0, **_ZERO)
+    label = f"sum of {_written(loss)} less {reference}'s\n(falling: better)"
+    with _panels(losses, title, label, level=0.0) as (figure, panels):
+        for one, horizon in panels:
+            dates, _ = losses.by_horizon[horizon]
             for name in losses.compared:
                 total = np.cumsum(losses.of(horizon, name) - losses.of(horizon, reference))
                 _line(one, styles[name], dates, total)
-            heading(one, _ahead(horizon))
             one.margins(x=0.01)
-        _label(axes.flat[0], f"sum of {_written(loss)} less {reference}'s\n(falling: better)")
-        _key(figure, axes.flat[0])
-        over(figure, title)
     return figure
 
 
@@ -83,17 +81,12 @@ def plot_loss_by_year(
 
     losses = forecast_losses(forecasts, loss=loss, reference=reference, models=models, horizons=horizons)
     table, styles = ratios_by_year(losses).filter(pl.col("n") >= LEAST_DATES), _styles(losses)
-    with canvas(1, len(losses.by_horizon), size=_size(losses), sharey=True) as (figure, axes):
-        for one, horizon in zip(axes.flat, losses.by_horizon, strict=True):
-            one.axhline(1.0, **_ZERO)
+    with _panels(losses, title, _ratio_label(losses, loss), level=1.0) as (figure, panels):
+        for one, horizon in panels:
             for name in losses.compared:
                 own = table.filter((pl.col("horizon") == horizon) & (pl.col("model") == name))
                 _line(one, styles[name], own["year"].to_numpy(), own["ratio"].to_numpy(), marker="o", markersize=3)
-            heading(one, _ahead(horizon))
             one.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-        _label(axes.flat[0], f"{_written(loss)} over {reference}'s\n(below 1: better)")
-        _key(figure, axes.flat[0])
-        over(figure, title)
     return figure
 
 
@@ -114,9 +107,8 @@ def plot_loss_by_regime(
     losses = forecast_losses(forecasts, loss=loss, reference=reference, models=models, horizons=horizons)
     table, styles = ratios_by_regime(losses), _styles(losses)
     count = len(losses.compared)
-    with canvas(1, len(losses.by_horizon), size=_size(losses), sharey=True) as (figure, axes):
-        for one, horizon in zip(axes.flat, losses.by_horizon, strict=True):
-            one.axhline(1.0, **_ZERO)
+    with _panels(losses, title, _ratio_label(losses, loss), level=1.0) as (figure, panels):
+        for one, horizon in panels:
             for i, name in enumerate(losses.compared):
                 own = table.filter((pl.col("horizon") == horizon) & (pl.col("model") == name)).sort("regime")
                 place = np.arange(len(own)) + (i - (count - 1) / 2) * 0.7 / count
@@ -124,10 +116,6 @@ def plot_loss_by_regime(
                 one.vlines(place, 1.0, ratio, color=styles[name].colour, linewidth=1.2, alpha=0.6)
                 one.plot(place, ratio, "o", color=styles[name].colour, markersize=5, label=name)
             one.set_xticks(range(len(REGIMES)), REGIMES)
-            heading(one, _ahead(horizon))
-        _label(axes.flat[0], f"{_written(loss)} over {reference}'s\n(below 1: better)")
-        _key(figure, axes.flat[0])
-        over(figure, title)
     return figure
 
 
@@ -218,6 +206,24 @@ def _styles(losses: Losses) -> dict[str, ModelStyle]:
 
 def _size(losses: Losses) -> tuple[float, float]:
     return min(4.2 * len(losses.by_horizon) + 0.4, 12.0), 3.4
+
+
+@contextmanager
+def _panels(losses: Losses, title: str, label: str, *, level: float) -> Iterator[tuple[Figure, list[tuple[Axes, int]]]]:
+    """A panel for each horizon with a line at `level`; ratios (level 1) share their axis. Then labels and key."""
+    with canvas(1, len(losses.by_horizon), size=_size(losses), sharey=level == 1.0) as (figure, axes):
+        panels = list(zip(axes.flat, losses.by_horizon, strict=True))
+        for one, horizon in panels:
+            one.axhline(level, **_ZERO)
+            heading(one, _ahead(horizon))
+        yield figure, panels
+        _label(axes.flat[0], label)
+        _key(figure, axes.flat[0])
+        over(figure, title)
+
+
+def _ratio_label(losses: Losses, loss: str) -> str:
+    return f"{_written(loss)} over {losses.reference}'s\n(below 1: better)"
 
 
 def _line(axes: Axes, style: ModelStyle, x: Any, y: Any, **more: Any) -> None:

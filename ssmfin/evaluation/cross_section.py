@@ -19,6 +19,7 @@ import polars as pl
 from ssmfin.errors import InputError
 from ssmfin.evaluation.comparison import diebold_mariano, holm
 from ssmfin.evaluation.scores import Scored, align
+from ssmfin.evaluation.wording import p_words
 
 SCHEMA: dict[str, pl.DataType] = {
     "model": pl.String(),
@@ -277,7 +278,7 @@ def _sentence(ranking: Ranking, horizon: int, step: str) -> str:
     )
     if best["p_value"] is None:
         return f"{text}; untested, the dates are too few."
-    text += f" (t = {best['t_statistic']:.1f}, {_p(best['p_adjusted'])} counting all {tried} rankings)"
+    text += f" (t = {best['t_statistic']:.1f}, {p_words(best['p_adjusted'])} counting all {tried} rankings)"
     sure = [row["model"] for row in ranked if row["rank_ic"] > 0 and _is_small(row["p_adjusted"])]
     text += f"; beyond chance: {', '.join(sure)}." if sure else "; no model orders the ids better than chance would."
     if best["break_even_cost"] is not None and best["spread"] > 0:
@@ -300,7 +301,3 @@ def group_name(groups: int) -> str:
     ('tenth', '1/7')
     """
     return _GROUPS.get(groups, f"1/{groups}")
-
-
-def _p(p: float) -> str:
-    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}" if p < 0.1 else f"p = {p:.2f}"

@@ -13,6 +13,7 @@ from ssmfin.evaluation.cross_section import Ranking, group_name, rank_informatio
 from ssmfin.reporting import figures
 from ssmfin.reporting.data import ReportData
 from ssmfin.reporting.figures import Line
+from ssmfin.reporting.rankings import SIGNIFICANT
 from ssmfin.reporting.sections import Group, Panel
 from ssmfin.reporting.style import (
     ModelStyle,
@@ -23,8 +24,6 @@ from ssmfin.reporting.style import (
     scaled_text,
 )
 from ssmfin.reporting.tables import Cell, Table, horizon_label
-
-SIGNIFICANT = 0.05
 
 
 @dataclass(frozen=True)
