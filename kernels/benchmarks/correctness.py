@@ -1,15 +1,18 @@
 """Runs every operation against its naive twin in float64, at sizes that fit no tile, gradients included, and twice.
 
-    PYTHONPATH=kernels python kernels/benchmarks/correctness.py [--device cpu|cuda]
+    PYTHONPATH=kernels python kernels/benchmarks/correctness.py [operation ...] [--device cpu|cuda]
 
 What the tests do in Triton's interpreter, on the real device: an interpreter knows neither registers nor the assembler.
 Odd widths, tails, resets, states in and out, storage that begins at no multiple of 16 bytes, each type. Relative errors
 are those of whole tensors in norm; a NaN or a second run that differs in one bit fails. Exits with 1 if anything does.
+Compiling takes nearly all of the time: each case says on standard error when it is done, and after how long.
 """
 
 from __future__ import annotations
 
 import itertools
+import sys
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -182,6 +185,7 @@ def shifted(value: Tensor) -> Tensor:
 
 def compare(case: Case) -> tuple[float, bool]:
     """Largest relative error over results and gradients, and whether a second run gave the same bits."""
+    begin = time.perf_counter()
     device, name, sizes, dtype, packed = case
     torch.manual_seed(7)
     function, wide, options = OPERATIONS[name][0](sizes, dtype.is_complex, packed)
@@ -217,13 +221,22 @@ def compare(case: Case) -> tuple[float, bool]:
     want = [*exact, *gradients(exact, exact_given)]
     error = max(common.relative_error(one.cpu(), other) for one, other in zip(first, want, strict=True))
     same = all(torch.equal(one, other) for one, other in zip(first, second, strict=True))
+    line = (name, sizes, str(dtype)[6:], "packed" if packed else "one", f"{error:.1e}", "same" if same else "DIFFERS")
+    print(*line, f"{time.perf_counter() - begin:.0f} s", file=sys.stderr, flush=True)
     return error, same
 
 
 def main() -> None:
-    options = common.arguments(__doc__).parse_args()
+    parser = common.arguments(__doc__)
+    parser.add_argument("operations", nargs="*", help=f"of {', '.join(OPERATIONS)}; all unless told")
+    options = parser.parse_args()
+    unknown = sorted(set(options.operations) - OPERATIONS.keys())
+    if unknown:
+        parser.error(f"{', '.join(unknown)} is no operation here; there are {', '.join(OPERATIONS)}")
     cases: list[Case] = []
     for name, (_, shapes, types) in OPERATIONS.items():
+        if options.operations and name not in options.operations:
+            continue
         packings = (False, True) if name in PACKED else (False,)
         cases += [(options.device, name, *rest) for rest in itertools.product(shapes, types, packings)]
     bad: list[tuple[Any, ...]] = []
