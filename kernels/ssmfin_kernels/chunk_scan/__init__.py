@@ -42,7 +42,7 @@ def chunk_scan(
     with dt' = softplus(dt + dt_bias). Gradients for every tensor but `reset`, those of the final state included.
 
     Args:
-        x: (B, T, H, P) float16, bfloat16, float32 or, on the CPU, float64.
+        x: (B, T, H, P) float16, bfloat16, float32 or float64, which a GPU takes in plain torch, not in Triton.
         dt: (B, T, H) step sizes, not negative once bias and softplus are applied.
         A: (H,) at most 0.
         B: (B, T, G, N) input weights; heads are divided evenly among the G groups, in order.
@@ -103,10 +103,11 @@ def chunk_scan(
         return naive.chunk_scan(x, dt, A, B, C, D, z, dt_bias, dt_softplus, initial_state, reset)
     common = library.common_dtype(x, B, C)
     state = library.state_dtype(common)
-    if chosen == "gpu" and state == torch.float64:
-        raise ValueError("x, B or C has dtype float64, expected float32, bfloat16 or float16 on a GPU.")
+    doubles_on_gpu = chosen == "gpu" and state == torch.float64
+    if doubles_on_gpu and backend == "gpu":
+        raise ValueError("x, B or C has dtype float64, expected float32, bfloat16 or float16 on backend 'gpu'.")
     scan: Callable[..., tuple[Tensor, Tensor]]
-    if chosen == "cpu":
+    if chosen == "cpu" or doubles_on_gpu:  # the CPU's form is plain torch: any device
         from ssmfin_kernels.chunk_scan.cpu import scan
     else:
         from ssmfin_kernels.chunk_scan.gpu import scan

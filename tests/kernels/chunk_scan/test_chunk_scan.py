@@ -21,7 +21,7 @@ from kernels_support.compare import (
 )
 from torch import Tensor
 
-from ssmfin_kernels import chunk_scan
+from ssmfin_kernels import chunk_scan, dispatch
 
 FAST = functools.partial(chunk_scan, backend="cpu", dt_softplus=True)
 NAIVE = functools.partial(chunk_scan, backend="naive", dt_softplus=True)
@@ -217,6 +217,15 @@ def test_autocast_mixes_types() -> None:
     assert state.dtype == torch.float32
     exact, _ = NAIVE(**{**call, "x": projected})
     assert_close("y", y, exact, TOLERANCE[torch.bfloat16])
+
+
+def test_float64_on_a_gpu_is_computed_in_plain_torch_and_refused_where_triton_is_forced(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(dispatch.Operation, "choose", lambda self, tensor, backend=None: backend or "gpu")
+    assert_agrees(functools.partial(chunk_scan, dt_softplus=True), NAIVE, arguments(70))
+    with pytest.raises(ValueError, match="dtype float64, expected float32, bfloat16 or float16 on backend 'gpu'"):
+        chunk_scan(**arguments(3), backend="gpu")
 
 
 def test_second_derivative_raises() -> None:
