@@ -2,8 +2,9 @@
 
     x' = A h + B x,    y = C h + skip x,    A = diag(Lambda) - P P^*,    Re Lambda = -exp(log_decay)
 
-discretised by the bilinear rule, then GELU and a gated mixing of channels as in S4D. A + A^* = 2 Re Lambda - 2 P P^*
-is negative, so A_bar shrinks every state, whatever is learned: P and Q of the general form are tied for that.
+discretised by the bilinear rule, then GELU and a gated mixing of channels (`channelwise.py`).
+A + A^* = 2 Re Lambda - 2 P P^* is negative, so A_bar shrinks every state, whatever is learned: P and Q of the general
+form are tied for that.
 
 Half of the conjugate pairs is kept. For z = (Re h, Im h) the rank-one part is symmetric, P P^* h + conj = p p^T z with
 p = sqrt(2) (Re P, Im P), so that the recurrence is real:
@@ -23,14 +24,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from ssmfin.models.deep.block import SequenceBlock, State, full_precision
 from ssmfin.models.ssm.blocks import linear_system
-from ssmfin.models.ssm.blocks.s4d import gated_mix
+from ssmfin.models.ssm.blocks.channelwise import ChannelwiseBlock
 from ssmfin.models.ssm.discretization import hippo_legs, log_uniform
 from ssmfin_kernels import dplr_kernel
 
 
-class S4Block(SequenceBlock):
+class S4Block(ChannelwiseBlock):
     """S4 (B, T, D) -> (B, T, D).
 
     A starts with the eigenvalues -1 .. -N of HiPPO-LegS: the slowest mode of a channel has a memory of 1 / dt steps,
@@ -49,8 +49,7 @@ class S4Block(SequenceBlock):
     step_sizes: ClassVar[tuple[str, ...]] = ("log_dt",)
 
     def __init__(self, width: int, *, state: int = 16, timescales: tuple[float, float] = (1, 252)) -> None:
-        super().__init__()
-        self.width, self.state = width, state
+        super().__init__(width, state)
         Lambda, P, B, _ = hippo_legs(state // 2)
 
         def each(vector: Tensor) -> nn.Parameter:
@@ -61,11 +60,7 @@ class S4Block(SequenceBlock):
         self.frequency = nn.Parameter(Lambda.imag.float().repeat(width, 1))
         self.low_rank, self.input = each(P), each(B)
         self.output = nn.Parameter(torch.randn(width, state // 2, 2) * math.sqrt(0.5))
-        self.skip = nn.Parameter(torch.randn(width))
-        self.mix = nn.Linear(width, 2 * width)
-
-    def state_shapes(self) -> tuple[tuple[int, ...], ...]:
-        return ((self.width, self.state),)
+        self.add_exit()
 
     def transition(self) -> tuple[Tensor, Tensor, Tensor]:
         """A_bar (D, N, N), B_bar (D, N), C (D, N), real, float64: rounding in A_bar is taken to the power T."""
@@ -93,7 +88,6 @@ class S4Block(SequenceBlock):
         return dplr_kernel(Lambda, P, B, C, self.log_dt.exp(), length)
 
     def chunks(self, steps: int, last: int) -> linear_system.Chunks:
-        """The system over chunks of `steps`."""
         A_bar, B_bar, C = self.transition()
         kind = torch.promote_types(self.skip.dtype, torch.float32)
         squares = linear_system.squares(A_bar, steps)
@@ -110,22 +104,10 @@ class S4Block(SequenceBlock):
             onward=lambda state: _apply(onward, state),
         )
 
-    def forward(self, x: Tensor, state: State | None = None, reset: Tensor | None = None) -> tuple[Tensor, State]:
-        u, alone = full_precision(x)
-        with alone:
-            (h,) = self.initial_state(len(x), device=x.device, dtype=u.dtype) if state is None else state
-            steps, last = linear_system.chunk_length(x.shape[1])
-            y, h = linear_system.run(u, self.chunks(steps, last), last, h, reset)
-            y = y + self.skip * u
-        return gated_mix(y, self.mix), (h,)
-
-    def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        u, alone = full_precision(x)
-        with alone:
-            A_bar, B_bar, C = self.held()
-            h = _apply(A_bar, state[0]) + B_bar * u[..., None]
-            y = (C * h).sum(-1) + self.skip * u
-        return gated_mix(y, self.mix), (h,)
+    def advance(self, u: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        A_bar, B_bar, C = self.held()
+        h = _apply(A_bar, state) + B_bar * u[..., None]
+        return (C * h).sum(-1), h
 
     def spectrum(self) -> Tensor:
         """(D, N): of A_bar, in no order."""

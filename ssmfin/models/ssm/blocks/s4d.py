@@ -1,8 +1,6 @@
 """Owns the S4D block: a diagonal state-space model a channel, then GELU and a gated mixing of channels.
 
-    y = W_out GLU-wise of gelu(ssm(x)):    y = (W_1 g + b_1) sigmoid(W_2 g + b_2),    g = gelu(ssm(x) + skip x)
-
-    ssm:  h_t = A_bar h_{t-1} + x_t,    y_t = scale Re sum_n C_n B_bar_n h_{t,n}         scale 2 for conjugate pairs
+    h_t = A_bar h_{t-1} + x_t,    y_t = scale Re sum_n C_n B_bar_n h_{t,n}         scale 2 for conjugate pairs
 
 with A = -exp(log_decay) + i frequency, which no training makes unstable. B is one: a diagonal model only has C B.
 """
@@ -15,8 +13,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from ssmfin.models.deep.block import SequenceBlock, State, full_precision
 from ssmfin.models.ssm.blocks import linear_system
+from ssmfin.models.ssm.blocks.channelwise import ChannelwiseBlock
 from ssmfin.models.ssm.discretization import (
     Rule,
     Spectrum,
@@ -28,7 +26,7 @@ from ssmfin.models.ssm.discretization import (
 from ssmfin_kernels import linear_scan
 
 
-class S4DBlock(SequenceBlock):
+class S4DBlock(ChannelwiseBlock):
     """S4D (B, T, D) -> (B, T, D).
 
     The memory of a mode is 1 / (dt |Re A|) steps. Re A starts at -1/2 in every mode, so a channel has one memory,
@@ -58,8 +56,8 @@ class S4DBlock(SequenceBlock):
         discretization: Rule = "zoh",
         timescales: tuple[float, float] = (1, 252),
     ) -> None:
-        super().__init__()
-        self.width, self.state, self.discretization = width, state, discretization
+        super().__init__(width, state)
+        self.discretization = discretization
         memory = log_uniform(width, *timescales)
         if spectrum == "real":
             self.log_dt = nn.Parameter((1 / memory).log().float())
@@ -73,11 +71,7 @@ class S4DBlock(SequenceBlock):
             self.frequency = nn.Parameter(diagonal_frequencies(pairs, spectrum).float().repeat(width, 1))
             # E|C|^2 = 1; real and imaginary part side by side, because checkpoints and casts know no complex numbers
             self.output = nn.Parameter(torch.randn(width, pairs, 2) * math.sqrt(0.5))
-        self.skip = nn.Parameter(torch.randn(width))
-        self.mix = nn.Linear(width, 2 * width)
-
-    def state_shapes(self) -> tuple[tuple[int, ...], ...]:
-        return ((self.width, self.state),)
+        self.add_exit()
 
     def transition(self) -> tuple[Tensor, Tensor]:
         """A_bar and scale C B_bar, (D, modes) each, real or complex, in float64: the powers of A_bar are many."""
@@ -98,7 +92,6 @@ class S4DBlock(SequenceBlock):
         return tuple(x.to(kind.to_complex() if x.is_complex() else kind) for x in self.transition())
 
     def chunks(self, steps: int, last: int) -> linear_system.Chunks:
-        """The system over chunks of `steps`."""
         A_bar, weight = self.transition()
         kind = torch.promote_types(self.skip.dtype, torch.float32)
         table = linear_system.powers(
@@ -127,23 +120,11 @@ class S4DBlock(SequenceBlock):
             onward=lambda state: self._reals(onward * self._modes(state)),
         )
 
-    def forward(self, x: Tensor, state: State | None = None, reset: Tensor | None = None) -> tuple[Tensor, State]:
-        u, alone = full_precision(x)
-        with alone:
-            (h,) = self.initial_state(len(x), device=x.device, dtype=u.dtype) if state is None else state
-            steps, last = linear_system.chunk_length(x.shape[1])
-            y, h = linear_system.run(u, self.chunks(steps, last), last, h, reset)
-            y = y + self.skip * u
-        return gated_mix(y, self.mix), (h,)
-
-    def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        u, alone = full_precision(x)
-        with alone:
-            A_bar, weight = self.held()
-            h = A_bar * self._modes(state[0]) + u[..., None]
-            y = (weight * h).sum(-1)
-            y = (y.real if y.is_complex() else y) + self.skip * u
-        return gated_mix(y, self.mix), (self._reals(h),)
+    def advance(self, u: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        A_bar, weight = self.held()
+        h = A_bar * self._modes(state) + u[..., None]
+        y = (weight * h).sum(-1)
+        return y.real if y.is_complex() else y, self._reals(h)
 
     def spectrum(self) -> Tensor:
         """(D, modes): A_bar; of conjugate pairs, one each."""
@@ -163,8 +144,3 @@ class S4DBlock(SequenceBlock):
 
 def _narrow(x: Tensor, kind: torch.dtype) -> Tensor:
     return x.to(kind.to_complex() if x.is_complex() else kind)
-
-
-def gated_mix(y: Tensor, mix: nn.Linear) -> Tensor:
-    """(..., D) -> (..., D): gelu, then a linear map to 2 D, one half of which gates the other."""
-    return nn.functional.glu(mix(nn.functional.gelu(y)), dim=-1)
