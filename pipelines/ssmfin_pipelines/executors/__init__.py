@@ -2,6 +2,7 @@
 
     inline   one after another in this process
     local    spawned processes on this machine
+    ray      actors of a Ray cluster (`pip install 'ssmfin[ray]'`)
 
 All take the same arguments and yield the same events, and all give the same predictions, bit for bit on the CPU.
 """
@@ -15,9 +16,10 @@ from ssmfin_pipelines.executors.contract import Event, Item, Work
 from ssmfin_pipelines.executors.inline import run_inline
 from ssmfin_pipelines.executors.local import run_local
 from ssmfin_pipelines.executors.machine import usable_cores
+from ssmfin_pipelines.executors.ray import run_ray
 
 Executor = Callable[[Work, Sequence[Item], int], Generator[Event]]
-EXECUTORS: dict[str, Executor] = {"inline": run_inline, "local": run_local}
+EXECUTORS: dict[str, Executor] = {"inline": run_inline, "local": run_local, "ray": run_ray}
 
 __all__ = ["EXECUTORS", "Event", "Executor", "Item", "Work", "executor", "usable_cores"]
 

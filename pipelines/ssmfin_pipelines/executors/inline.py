@@ -8,6 +8,7 @@ import traceback
 from collections.abc import Generator, Sequence
 
 from ssmfin_pipelines.atomic import StorageError
+from ssmfin_pipelines.executors.answers import in_one_line
 from ssmfin_pipelines.executors.contract import Event, Item, Waiting, Work
 from ssmfin_pipelines.executors.machine import one_thread_here
 
@@ -38,13 +39,3 @@ def run_inline(work: Work, items: Sequence[Item], workers: int = 1) -> Generator
         else:
             waiting.ended(item)
             yield Event("done", item.key, seconds=seconds)
-
-
-def in_one_line(error: BaseException) -> str:
-    """The exception's type and the first line of what it says.
-
-    >>> in_one_line(ZeroDivisionError("division by zero"))
-    'ZeroDivisionError: division by zero'
-    """
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

@@ -17,8 +17,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-from ssmfin.errors import InputError
-from ssmfin_pipelines.atomic import StorageError
+from ssmfin_pipelines.executors.answers import Answer, event_of
 from ssmfin_pipelines.executors.contract import Event, Item, Waiting, Work
 from ssmfin_pipelines.executors.machine import one_thread_environment
 from ssmfin_pipelines.executors.worker import serve
@@ -101,30 +100,22 @@ def _speaking(crew: list[_Worker]) -> list[_Worker]:
     return [worker for worker in crew if id(worker) in told]
 
 
-def _answer_of(worker: _Worker) -> tuple[Any, ...] | None:
+def _answer_of(worker: _Worker) -> Answer | None:
     """The worker's next answer, None if it died without one."""
     try:
-        answer: tuple[Any, ...] | None = worker.connection.recv() if worker.connection.poll() else None
+        answer: Answer | None = worker.connection.recv() if worker.connection.poll() else None
     except (EOFError, ConnectionError):
         return None
     return answer
 
 
-def _heard(worker: _Worker, answer: tuple[Any, ...]) -> Iterator[Event]:
-    kind, *said = answer
-    if kind == "storage":
-        raise StorageError(said[0])
-    if kind == "refused":
-        raise InputError(said[0])
-    if kind == "broken":
-        raise RuntimeError(f"a worker could not prepare: {said[0]}\n{said[1]}")
+def _heard(worker: _Worker, answer: Answer) -> Iterator[Event]:
     item, worker.item = worker.item, None
-    if kind == "ready" or item is None:
-        worker.ready = True
-    elif kind == "done":
-        yield Event("done", item.key, seconds=said[0])
+    event = event_of(item, answer)
+    if event is not None:
+        yield event
     else:
-        yield Event("failed", item.key, error=said[0], traceback=said[1])
+        worker.ready = True
 
 
 def _bury(worker: _Worker, crew: list[_Worker]) -> Iterator[Event]:

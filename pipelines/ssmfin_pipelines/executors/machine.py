@@ -29,6 +29,15 @@ def usable_cores(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
     return max(1, min(cores, int(quota))) if quota is not None else max(1, cores)
 
 
+def strain(workers: int) -> float:
+    """By how much a worker is slowed down by what else the machine does now: 1 on an idle one, about."""
+    try:
+        waiting = os.getloadavg()[0]
+    except (AttributeError, OSError):  # Windows
+        return 1.0
+    return max(1.0, (waiting + workers) / max(workers, os.cpu_count() or 1))
+
+
 @contextlib.contextmanager
 def one_thread_environment() -> Iterator[None]:
     """Processes started inside compute with one thread each; libraries read these variables only when they load."""

@@ -18,7 +18,7 @@ from ssmfin.evaluation.walk_forward import run_task
 from ssmfin.versions import package_versions
 from ssmfin_pipelines.atomic import storage
 from ssmfin_pipelines.executors.contract import Item
-from ssmfin_pipelines.keys import code_version
+from ssmfin_pipelines.keys import code_of
 from ssmfin_pipelines.learned import with_stored_learnings
 from ssmfin_pipelines.store import Mark, TaskStore
 
@@ -55,17 +55,22 @@ class StudyWork:
     def open(self) -> Callable[[Item], float]:
         from ssmfin.data.panel import Panel
 
-        if code_version() != self.code:
+        if study_code(self.study) != self.code:
             raise InputError(
-                f"the sources of ssmfin changed while the run was going, {self.directory}; "
-                f"run the study again: what is done stays, under the version that did it."
+                "the sources of ssmfin or of the study's own classes changed while the run was going, "
+                f"{self.directory}; run the study again: what is done stays, under the version that did it."
             )
         panel = Panel(pl.read_ipc(self.panel_file), self.notes)
         store = TaskStore(self.directory)
-        experiment, _ = with_stored_learnings(
-            self.study.experiment(panel), store, data_fingerprint=self.fingerprint, code=self.code
-        )
+        experiment, _ = with_stored_learnings(self.study.experiment(panel), store, data_fingerprint=self.fingerprint)
         return HereWork(experiment, store).open()
+
+
+def study_code(study: Study) -> str:
+    """Version of all code that computes a study."""
+    return code_of(
+        [*(entry.kind for entry in study.entries.values()), *(spec.kind for spec in study.features.values())]
+    )
 
 
 def write_panel_file(frame: pl.DataFrame, path: Path) -> None:
@@ -101,7 +106,7 @@ def perform(experiment: Experiment, store: TaskStore, item: Item) -> float:
         versions=package_versions(),
         device=_device(),
     )
-    store.write_done(item.key, result.predictions, mark, weights=result.weights)
+    store.write_done(item.key, result.predictions, mark, weights=result.weights, memory=result.memory)
     return seconds
 
 
