@@ -67,12 +67,26 @@ def _main(
 
 # In the order of use; each with examples, the most common first.
 _COMMANDS: dict[str, tuple[Callable[..., None], tuple[str, ...]]] = {
-    "init": (init.init, ("ssmfin init prices.csv -o study.yaml", "ssmfin init rv.parquet -o study.yaml --schema")),
+    "init": (
+        init.init,
+        (
+            "ssmfin init prices.csv -o study.yaml",
+            "ssmfin init rv.parquet -o study.yaml --schema",
+            "ssmfin init prices.csv -o study.yaml --date-format %d/%m/%Y",
+        ),
+    ),
     "validate": (
         validate.validate,
         ("ssmfin validate study.yaml --data", "ssmfin validate study.yaml --show > everything.yaml"),
     ),
-    "plan": (plan.plan, ("ssmfin plan study.yaml", "ssmfin plan study.yaml --set walk_forward.test.size=21")),
+    "plan": (
+        plan.plan,
+        (
+            "ssmfin plan study.yaml",
+            "ssmfin plan study.yaml --time",
+            "ssmfin plan study.yaml --set walk_forward.test.size=21",
+        ),
+    ),
     "run": (
         run.run,
         (
@@ -82,7 +96,14 @@ _COMMANDS: dict[str, tuple[Callable[..., None], tuple[str, ...]]] = {
             "ssmfin run study.yaml --shard 1/4",
         ),
     ),
-    "compare": (compare.compare, ("ssmfin compare runs/first-0123456789 runs/second-9876543210",)),
+    "compare": (
+        compare.compare,
+        (
+            "ssmfin compare runs/vol-0123456789 runs/vol-9876543210",
+            "ssmfin compare runs/vol-01* runs/vol-98* --label base --label leverage --report comparison.html",
+            "ssmfin compare runs/vol-01* runs/vol-98* --json > comparison.json",
+        ),
+    ),
     "report": (report.report, ("ssmfin report runs/first-0123456789",)),
     "features": (features.features, ("ssmfin features study.yaml -o features.parquet",)),
     "measures": (
@@ -92,7 +113,10 @@ _COMMANDS: dict[str, tuple[Callable[..., None], tuple[str, ...]]] = {
             "ssmfin measures ticks.parquet -o rv.parquet --calendar 24/7 --sampling 1min --quality quality.html",
         ),
     ),
-    "models": (models.models, ("ssmfin models", "ssmfin models s4d", "ssmfin models har_lags")),
+    "models": (
+        models.models,
+        ("ssmfin models", "ssmfin models s4d", "ssmfin models har_lags", "ssmfin models my_module:MyClass"),
+    ),
     "schema": (schema.schema, ("ssmfin schema > study.schema.json",)),
     "doctor": (doctor.doctor, ("ssmfin doctor",)),
 }

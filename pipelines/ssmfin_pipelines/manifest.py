@@ -34,12 +34,16 @@ def read_manifest(directory: Path) -> dict[str, Any]:
     """
     path = Path(directory) / "manifest.json"
     if not Path(directory).is_dir():
-        raise InputError(f"the run is not a folder, {directory}; give a run folder such as runs/<name>-<hash>.")
+        what = "is a file" if Path(directory).exists() else "does not exist"
+        raise InputError(f"the run is not a folder, {directory} {what}; give a run folder such as runs/<name>-<hash>.")
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        what = "a run that has not ended; run its study again" if (Path(directory) / "tasks").is_dir() else "not a run"
-        raise InputError(f"{directory} holds no manifest.json and is {what}, or give another folder.") from None
+        if (Path(directory) / "tasks").is_dir():
+            what, remedy = "its run has not ended", "run its study again, which does only what is missing"
+        else:
+            what, remedy = "it is no run", "give a run folder such as runs/<name>-<hash>"
+        raise InputError(f"{directory} holds no manifest.json, {what}; {remedy}.") from None
     except (OSError, ValueError) as error:
         raise InputError(f"manifest.json cannot be read, {path} ({error}); run the study again with --fresh.") from None
     if not isinstance(facts, dict) or facts.get("format") != FORMAT:

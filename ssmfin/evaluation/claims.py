@@ -6,7 +6,8 @@ A claim is one model against another at one horizon, by the study's primary loss
 - combination: a combination with a state-space member against that same baseline;
 - added: that combination against the same without its state-space members, where the study has it (the member that is
   left, or a combination of those that are left) and it is not that baseline already;
-- custom: a model of the user's own against that same best baseline.
+- custom: a model of the user's own against that same best baseline;
+- change: a model in one run against the same model in another (`changes.py`).
 
 All claims of a study are corrected together (Holm): each is one more try to find a win.
 """
@@ -14,7 +15,7 @@ All claims of a study are corrected together (Holm): each is one more try to fin
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -24,7 +25,7 @@ import polars as pl
 from ssmfin.evaluation.comparison import diebold_mariano, holm
 from ssmfin.evaluation.leaderboard import Leaderboard
 
-Role = Literal["ssm", "combination", "added", "custom"]
+Role = Literal["ssm", "combination", "added", "custom", "change"]
 FEW_PERIODS = 30  # below, the test rejects a true null in 10 % of samples and more at the nominal 5 % (simulated)
 
 
@@ -104,7 +105,7 @@ def make_claims(
         best = best_of(table, h, baselines)
         if best is None:
             continue
-        duel = _Duels(leaderboard, table, int(h), alpha)
+        duel = Duels(leaderboard, table, int(h), alpha)
         claims += [duel.claim(m, best[0], "ssm") for m in ssms]
         for m in combinations:
             claims.append(duel.claim(m, best[0], "combination"))
@@ -112,13 +113,18 @@ def make_claims(
             if other is not None and other in scored and other != best[0]:
                 claims.append(duel.claim(m, other, "added"))
         claims += [duel.claim(m, best[0], "custom") for m in customs]
+    return corrected(claims)
+
+
+def corrected(claims: Sequence[Claim]) -> tuple[Claim, ...]:
+    """The claims with p-values that allow for all of them (Holm)."""
     adjusted = holm(np.array([claim.p_value for claim in claims]))
     return tuple(replace(claim, p_adjusted=float(p)) for claim, p in zip(claims, adjusted, strict=True))
 
 
 @dataclass(frozen=True)
-class _Duels:
-    """Tests of pairs of models at one horizon."""
+class Duels:
+    """Tests of pairs of models at one horizon, by the primary loss. `table`: as `primary` gives it."""
 
     leaderboard: Leaderboard
     table: pl.DataFrame

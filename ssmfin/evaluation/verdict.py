@@ -33,11 +33,18 @@ __all__ = ["FEW_PERIODS", "Claim", "Combinations", "Verdict", "make_verdict"]
 
 @dataclass(frozen=True)
 class Verdict:
-    """Sentences, and the claims they are made of. `headline` is the first line of a report."""
+    """Sentences, and the claims they are made of.
+
+    Attributes:
+        headline: the first lines of a report: `opening`, the model confidence set and the cost.
+        paragraphs: what the headline leaves out: what was scored, the other claims, the rules, and notes.
+        opening: what the tests say of the models that are judged.
+    """
 
     headline: str
     paragraphs: tuple[str, ...]
     claims: tuple[Claim, ...]
+    opening: str
 
     def __str__(self) -> str:
         return "\n\n".join((self.headline, *self.paragraphs))
@@ -88,7 +95,7 @@ def make_verdict(
         opening = f"There is no deep state-space model in this study. {words.leaders()}"
     if absent and judged:
         opening += f" {listed(absent)} did not finish and {'is' if len(absent) == 1 else 'are'} not judged."
-    parts = (opening, *words.combinations(), *words.customs(), words.confidence_set(), words.cost())
-    headline = " ".join(part for part in parts if part)
+    opening = " ".join((opening, *words.combinations(), *words.customs()))
+    headline = " ".join(part for part in (opening, words.confidence_set(), words.cost()) if part)
     paragraphs = (words.scope(), *words.details(), words.rules(), words.others())
-    return Verdict(headline, tuple(p for p in (*paragraphs, *leaderboard.notes) if p), claims)
+    return Verdict(headline, tuple(p for p in (*paragraphs, *leaderboard.notes) if p), claims, opening)

@@ -85,7 +85,6 @@ class VerdictWords:
             return []
         said = [self.opening("combination", "combination with a state-space model")]
         for model in dict.fromkeys(claim.model for claim in leading):
-            own = [claim for claim in leading if claim.model == model]
             ssms = listed(self.combined.state_space(model, self.families))
             others = [m for m in self.combined.members[model] if self.families.get(m) != "ssm"]
             other = self.combined.without.get(model)
@@ -93,17 +92,20 @@ class VerdictWords:
                 if others:
                     said.append(f"Without {ssms} {model} is not in the study: what is added is not told apart.")
                 continue
-            same = [claim.horizon for claim in own if claim.baseline == other]
+            same = [claim.horizon for claim in leading if claim.model == model and claim.baseline == other]
             if same:
                 said.append(
                     f"At {self.at(same)} that baseline is {model} without {ssms}: the difference is what is added."
                 )
-            at = [claim.horizon for claim in own if claim.horizon not in same]
-            added = [c for c in self.claims if c.role == "added" and c.model == model and c.horizon in at]
-            if added:
+            if added := self.added(model):
                 clauses = [f"at {self.at([claim.horizon])}, {self.clause(claim)}" for claim in added]
                 said.append(f"Held against {other}, which is {model} without {ssms}: {'; '.join(clauses)}.")
         return said
+
+    def added(self, model: str) -> list[Claim]:
+        """What state-space members add to a combination, at the horizons at which it leads."""
+        at = [claim.horizon for claim in self.leading("combination") if claim.model == model]
+        return [c for c in self.claims if c.role == "added" and c.model == model and c.horizon in at]
 
     def customs(self) -> list[str]:
         """How each model of the user's own stands against the best baseline, a sentence each."""
@@ -120,34 +122,34 @@ class VerdictWords:
             return f"{claim.model} cannot be compared with {claim.baseline}, {claim.reason or 'its loss is undefined'}"
         if claim.ratio == 1:
             return f"{claim.model} and {claim.baseline} have the same {self.label}"
-        difference = self.difference(claim)
-        if math.isnan(claim.p_value):
-            return f"{difference}, untested because {claim.reason}"
-        p = p_words(claim.p_adjusted)
-        if claim.wins:
-            return f"{difference} ({p})"
-        if claim.loses:
-            return f"{difference}, significantly worse ({p})"
-        if claim.significant and not claim.enough:
-            stretches = f"{claim.periods} separate stretches of {self.at([claim.horizon])}"
-            return f"{difference}, on too few dates to rely on ({p}, but only {stretches})"
-        if claim.significant:  # lower loss, but outside the confidence set
-            return f"{difference} ({p}), yet it is not in the model confidence set"
-        if claim.p_value < self.alpha:
-            return (
-                f"{difference}, which could be chance once all {self.tested} comparisons are counted "
-                f"({p}; {p_words(claim.p_value)} on its own)"
-            )
-        return f"{difference}, which could be chance ({p})"
+        return self.difference(claim) + self.remark(claim)
 
     def difference(self, claim: Claim) -> str:
         """'s4d's QLIKE is 4.3 % lower than log_har's'"""
         mine, theirs = f"{claim.model}'s {self.label}", f"{claim.baseline}'s"
-        if claim.ratio >= 2:
-            return f"{mine} is {claim.ratio:.{1 if claim.ratio < 100 else 0}f} times {theirs}"
-        percent = abs(claim.ratio - 1) * 100
-        size = f"{percent:.1f} %" if percent >= 0.05 else "less than 0.1 %"
-        return f"{mine} is {size} {'lower' if claim.ratio < 1 else 'higher'} than {theirs}"
+        than = "" if claim.ratio >= 2 else "than "
+        return f"{mine} is {size_words(claim.ratio)} {than}{theirs}"
+
+    def remark(self, claim: Claim) -> str:
+        """What the test makes of a difference, to follow it: ' (p < 0.001)', ', which could be chance (p = 0.35)'."""
+        if math.isnan(claim.p_value):
+            return f", untested because {claim.reason}"
+        p = p_words(claim.p_adjusted)
+        if claim.wins:
+            return f" ({p})"
+        if claim.loses:
+            return f", significantly worse ({p})"
+        if claim.significant and not claim.enough:
+            stretches = f"{claim.periods} separate stretches of {self.at([claim.horizon])}"
+            return f", on too few dates to rely on ({p}, but only {stretches})"
+        if claim.significant:  # lower loss, but outside the confidence set
+            return f" ({p}), yet it is not in the model confidence set"
+        if claim.p_value < self.alpha:
+            return (
+                f", which could be chance once all {self.tested} comparisons are counted "
+                f"({p}; {p_words(claim.p_value)} on its own)"
+            )
+        return f", which could be chance ({p})"
 
     def leaders(self) -> str:
         """Which model has the lowest loss, per horizon, without any claim about significance."""
@@ -193,24 +195,44 @@ class VerdictWords:
         text = f"Scored on {len(days):,} forecast dates, {first} to {last}, {series}; all models on the same rows"
         return "; ".join([text, *seeds]) + "."
 
+    def headlined(self) -> list[Claim]:
+        """The claims whose clauses are in the headline."""
+        leading = self.leading("combination")
+        added = [claim for model in dict.fromkeys(claim.model for claim in leading) for claim in self.added(model)]
+        return [*self.leading("ssm"), *leading, *added, *(claim for claim in self.claims if claim.role == "custom")]
+
     def details(self) -> list[str]:
-        """One sentence for every claim, with the count of ids; none where the headline has said it all."""
-        if len(self.leaderboard.ids) == 1 and len({claim.model for claim in self.claims}) == 1:
-            return []
+        """What the headline leaves out: a sentence for every other claim, and in how many series a loss is lower."""
+        headlined = self.headlined()
         sentences = []
-        by_id = self.leaderboard.by_id.filter(pl.col("loss") == self.leaderboard.losses[0])
         for claim in self.claims:
-            sentence = f"{self.at([claim.horizon])} ahead: {self.clause(claim)}"
-            pair = by_id.filter(pl.col("horizon") == claim.horizon)
-            mine, theirs = (
-                pair.filter(pl.col("model") == m).select("unique_id", "value") for m in (claim.model, claim.baseline)
-            )
-            both = mine.join(theirs, on="unique_id", suffix="_baseline")
-            if both.height > 1:
-                lower = both.filter(pl.col("value") < pl.col("value_baseline")).height
-                sentence += f"; lower in {lower} of {both.height} series"
-            sentences.append(sentence + ".")
-        return sentences
+            if claim not in headlined:
+                count = self.series(claim)
+                lower = f"; lower in {count} series" if count else ""
+                sentences.append(f"{self.at([claim.horizon])} ahead: {self.clause(claim)}{lower}.")
+        return [*self.by_series(headlined), *sentences]
+
+    def by_series(self, claims: Iterable[Claim]) -> list[str]:
+        """In how many series the loss is lower, a clause for every pair of models; none where there is one series."""
+        counts: dict[tuple[str, str], list[str]] = {}
+        for claim in claims:
+            if count := self.series(claim):
+                at = f"{count} series at {self.at([claim.horizon])}"
+                counts.setdefault((claim.model, claim.baseline), []).append(at)
+        pairs = [f"{model}'s than {other}'s in {listed(found)}" for (model, other), found in counts.items()]
+        return [f"Series by series, {self.label} is lower: {'; '.join(pairs)}."] if pairs else []
+
+    def series(self, claim: Claim) -> str:
+        """'14 of 21', how often the model's loss is lower; "" where there is one series."""
+        by_id = self.leaderboard.by_id.filter(
+            (pl.col("loss") == self.leaderboard.losses[0]) & (pl.col("horizon") == claim.horizon)
+        )
+        mine, theirs = (
+            by_id.filter(pl.col("model") == m).select("unique_id", "value") for m in (claim.model, claim.baseline)
+        )
+        both = mine.join(theirs, on="unique_id", suffix="_baseline")
+        lower = both.filter(pl.col("value") < pl.col("value_baseline")).height
+        return f"{lower} of {both.height}" if both.height > 1 else ""
 
     def rules(self) -> str:
         if not self.claims:
@@ -243,6 +265,19 @@ class VerdictWords:
             )
             for model, at in _grouped(found)
         )
+
+
+def size_words(ratio: float) -> str:
+    """How far apart two losses are.
+
+    >>> size_words(0.957), size_words(1.0001), size_words(2.34)
+    ('4.3 % lower', 'less than 0.1 % higher', '2.3 times')
+    """
+    if ratio >= 2:
+        return f"{ratio:.{1 if ratio < 100 else 0}f} times"
+    percent = abs(ratio - 1) * 100
+    size = f"{percent:.1f} %" if percent >= 0.05 else "less than 0.1 %"
+    return f"{size} {'lower' if ratio < 1 else 'higher'}"
 
 
 def _grouped(pairs: Iterable[tuple[int, str]]) -> list[tuple[str, list[int]]]:

@@ -77,7 +77,7 @@ def test_a_clear_win_is_said_with_its_size_its_test_its_company_and_its_cost():
         "In the 90 % model confidence set, not told apart from the best: s4d. "
         "Computing time: s4d 3 min 12 s, log_har 0.3 s."
     )
-    assert "lower in 3 of 3 series" in str(verdict)
+    assert "Series by series, QLIKE is lower: s4d's than log_har's in 3 of 3 series at 1 day." in verdict.paragraphs
     assert "Scored on 400 forecast dates, 2010-01-01 to 2011-02-04, 3 series" in str(verdict)
 
 
@@ -231,6 +231,27 @@ def test_an_identical_model_is_called_the_same():
     verdict = judge(board(pl.concat([predictions, copy])))
     assert "at 1 day, s4d and log_har have the same QLIKE" in verdict.headline
     assert "not told apart from the best: log_har and s4d" in verdict.headline
+
+
+@pytest.mark.parametrize("ids", [1, 3])
+def test_no_comparison_is_said_twice_and_none_is_left_out(ids):
+    errors = {"log_har": 0.5, "har": 0.6, "s4d": 0.4, "mamba": 0.6, "mine": 0.45, "average": 0.35, "others": 0.55}
+    families = {**FAMILIES, "mine": "custom", "average": "combination", "others": "combination"}
+    members = {"average": ("s4d", "log_har", "har"), "others": ("log_har", "har")}
+    scores = board(forecasts(errors, n=120, ids=ids, horizons=(1, 2)))
+    families = {model: families[model] for model in errors}
+    verdict = make_verdict(scores, families=families, combined=Combinations(members, {"average": "others"}))
+    assert {claim.role for claim in verdict.claims} == {"ssm", "combination", "added", "custom"}
+    for claim in verdict.claims:
+        percent = f"{abs(claim.ratio - 1) * 100:.1f} %"
+        said = rf"at {claim.horizon} days?, {claim.model}'s QLIKE is {percent} (lower|higher) than {claim.baseline}'s"
+        ahead = said.replace("at ", "", 1).replace("days?,", "days? ahead:", 1)
+        assert len(re.findall(rf"{said}|{ahead}", str(verdict))) == 1, claim
+    unsaid = [claim for claim in verdict.claims if claim.role == "ssm" and claim.model == "mamba"]
+    assert sum(" ahead: " in paragraph for paragraph in verdict.paragraphs) == len(unsaid) == 2
+    assert ("in 3 of 3 series" in str(verdict)) == (ids == 3)
+    assert verdict.headline.startswith(verdict.opening)
+    assert "In the 90 % model confidence set" not in verdict.opening
 
 
 def test_different_winners_share_the_headline():
