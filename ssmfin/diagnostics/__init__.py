@@ -6,6 +6,7 @@
     plot_regimes(prices, probabilities)                 # prices shaded by regime
     print(structure(fit))                               # observability and controllability, by name of the state
     memory(sf.fit(sf.S4D(), panel, target="rv"))        # half-lives of a deep model's modes; plot_memory draws them
+    plot_memory("runs/NAME", "s4d")                     # how they change from one fit of a finished run to the next
     plot_cumulative_loss("runs/NAME")                   # where a finished run was won; by year, by regime, by test
 
 `past` is what `filter_series` of `ssmfin.classical` returns. Plots return matplotlib Figures and need no display. The

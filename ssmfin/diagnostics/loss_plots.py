@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import polars as pl
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 LEAST_DATES = 20
+WIDE_RATIOS = 4.0  # the largest over the smallest: beyond it, ratios are drawn on a logarithmic scale
 _ZERO = {"color": INK, "linewidth": 1.0, "linestyle": (0, (5, 2)), "zorder": 2}
 
 
@@ -74,8 +75,8 @@ def plot_loss_by_year(
 ) -> Figure:
     """Mean loss over the reference's in each calendar year of the origin, a panel for each horizon: below 1 is better.
 
-    Years of fewer than 20 dates (the first and the last, as a rule) are left out. Arguments and errors as
-    `plot_cumulative_loss`.
+    Years of fewer than 20 dates (the first and the last, as a rule) are left out. The scale is logarithmic where the
+    largest ratio is more than four times the smallest. Arguments and errors as `plot_cumulative_loss`.
     """
     from matplotlib.ticker import MaxNLocator
 
@@ -148,7 +149,8 @@ def plot_loss_by_id(
             one.set_yticks(range(len(ids)), ids)
             one.set_ylim(len(ids) - 0.5, -0.5)
             heading(one, _ahead(horizon))
-        axes.flat[0].set_xlabel(f"{_written(loss)} over {reference}'s (left of 1: better)", fontsize=SIZE, color=MUTED)
+        words = f"{_written(loss)} over {reference}'s (left of 1: better){_ratio_scale(list(axes.flat), 'x')}"
+        axes.flat[0].set_xlabel(words, fontsize=SIZE, color=MUTED)
         _key(figure, axes.flat[0])
         over(figure, title)
     return figure
@@ -217,9 +219,31 @@ def _panels(losses: Losses, title: str, label: str, *, level: float) -> Iterator
             one.axhline(level, **_ZERO)
             heading(one, _ahead(horizon))
         yield figure, panels
-        _label(axes.flat[0], label)
+        scale = _ratio_scale(list(axes.flat), "y") if level == 1.0 else ""
+        _label(axes.flat[0], label + scale)
         _key(figure, axes.flat[0])
         over(figure, title)
+
+
+def _ratio_scale(panels: Sequence[Axes], which: Literal["x", "y"]) -> str:
+    """A logarithmic scale for ratios (2 is as far from 1 as 1/2) where one model is far worse: else it squashes all.
+
+    Returns:
+        What the label of the axis is to say of that: "" where the scale stays linear.
+    """
+    from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
+
+    ends = np.array([getattr(one, f"{which}axis").get_data_interval() for one in panels])
+    low, high = ends.min(), ends.max()
+    if not (low > 0 and high < np.inf and high / low > WIDE_RATIOS):
+        return ""
+    for one in panels:
+        getattr(one, f"set_{which}scale")("log")
+        axis = getattr(one, f"{which}axis")
+        axis.set_major_locator(LogLocator(base=10, subs=(1.0, 2.0, 5.0)))
+        axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axis.set_minor_locator(NullLocator())
+    return ", log scale"
 
 
 def _ratio_label(losses: Losses, loss: str) -> str:

@@ -1,16 +1,19 @@
-"""Owns how long a deep state-space model remembers: the decay of its modes in rows, and the step sizes it selects."""
+"""Owns how long a deep state-space model remembers: the decay of its modes, fit by fit, and the steps it selects."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
 
-from ssmfin.diagnostics.drawing import ACCENT, LINE, MUTED, SIZE, canvas, over
-from ssmfin.errors import InputError
+from ssmfin.diagnostics.drawing import ACCENT, LINE, MUTED, SIZE, canvas, heading, over
+from ssmfin.errors import InputError, nearest
+from ssmfin.models.interface import LayerMemory
+from ssmfin.reporting.memory import draw_memory, over_fits, stayed_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -19,8 +22,8 @@ COLOURS = (MUTED, LINE, ACCENT, "#009e73", "#882255", "#e69f00")
 MARKS = ((1, "day"), (5, "week"), (22, "month"), (252, "year"))  # where rows are trading days
 
 
-def memory(model: Any) -> pl.DataFrame:
-    """The memory of every mode of a deep model's blocks, in rows (days, where rows are days).
+def memory(model: Any, name: str | None = None) -> pl.DataFrame:
+    """The memory of every mode of a deep model's blocks, in rows (days, where rows are days); of a run, fit by fit.
 
         half_life = log(2) time_scale,        time_scale = -1 / log |A_bar|
 
@@ -29,12 +32,16 @@ def memory(model: Any) -> pl.DataFrame:
 
     Args:
         model: what `sf.fit` or `fit` of a deep model returned, or a forecaster such as `sf.S4D()`, which shows what
-            it starts with.
+            it starts with; or the folder of a finished run, or a `Result`.
+        name: of a run: the model in it; None: all that have a memory.
     Returns:
-        network, layer, channel, mode, time_scale (rows to 1/e), half_life (rows), learned: false where these are
-        starting values, of a model without a fit or a network whose training stayed at the base.
+        Of a model: network, layer, channel, mode, time_scale (rows to 1/e), half_life (rows), learned: false where
+        these are starting values, of a model without a fit or a network whose training stayed at the base.
+        Of a run: model, seed, fit, cutoff, kind, layer, learned, level, rows, days. Of kind "used": the newest so many
+        rows hold the share `level` of the sensitivity of the network's forecasts. Of kind "modes": that share of a
+        layer's modes has at most this half-life, which each fit begins anew (`evaluation.memory`).
     Raises:
-        InputError: the model is no deep one, or its blocks have no modes that decay.
+        InputError: the model is no deep one, or its blocks have no modes that decay; the run has no such model.
 
     >>> from ssmfin.models.ssm.s4d import S4D
     >>> table = memory(S4D(width=4, layers=1, state=2, timescales=(1, 252)))
@@ -43,38 +50,39 @@ def memory(model: Any) -> pl.DataFrame:
     >>> bool((table["time_scale"] <= 252.001).all())
     True
     """
-    rows = []
-    networks = _blocks(model)
-    for number, blocks in enumerate(networks):
-        for layer, block in enumerate(blocks):
-            scales = block.time_scales()
-            if scales is None:
-                continue
-            for channel, modes in enumerate(scales.double().cpu().tolist()):
-                rows += [(number, layer, channel, mode, scale) for mode, scale in enumerate(modes)]
-    if not rows:
-        names = sorted({type(block).__name__ for blocks in networks for block in blocks})
-        raise InputError(
-            f"the model's blocks ({', '.join(names)}) have no modes that decay; memory is of state-space models: s4, "
-            "s4d, s5, mamba, mamba2, hybrid."
-        )
+    if _is_run(model):
+        return _of_run(model, name)
+    if name is not None:
+        raise InputError(f"name is {name!r}, but the model is no run; leave the name out.")
+    layers = _layers(model)
+    rows = [
+        (one.network, one.layer, channel, mode, scale)
+        for one in layers
+        for channel, modes in enumerate(one.time_scales.tolist())
+        for mode, scale in enumerate(modes)
+    ]
     table = pl.DataFrame(rows, schema=["network", "layer", "channel", "mode", "time_scale"], orient="row")
-    learned = getattr(getattr(model, "fitted", model), "learned", (False,) * len(networks))
-    return table.with_columns(
-        half_life=pl.col("time_scale") * math.log(2.0),
-        learned=np.array(learned, dtype=bool)[table["network"].to_numpy()],
-    )
+    learned = [one.learned for one in layers for _ in range(one.time_scales.size)]
+    return table.with_columns(half_life=pl.col("time_scale") * math.log(2.0), learned=np.array(learned, dtype=bool))
 
 
-def plot_memory(models: Any, *, unit: str = "rows", title: str = "") -> Figure:
+def plot_memory(models: Any, name: str | None = None, *, unit: str = "rows", title: str = "") -> Figure:
     """Half-lives of the modes of one or several models, sorted, on a logarithmic axis: how much remembers how long.
+
+    Of a run: how far back the forecasts of each network reach, from one fit to the next: the newest so many rows hold
+    half of their sensitivity (the line), from a quarter to three quarters and from 5 to 95 % of it (the bands). Thin
+    lines are the half-lives of the middle modes of its layers, hollow where training learned nothing.
 
     Args:
         models: as `memory`, or name -> model: what one starts with beside what it learned, say.
-        unit: what a row is called. title: of the figure, whose heading also says where training stayed at the base.
+        name: of a run: the model in it; None: all that have a memory.
+        unit: what a row is called; of a run, "days" counts days, however many rows a day has.
+        title: of the figure, whose heading also says where training stayed at the base.
     Raises:
         InputError: as `memory`.
     """
+    if _is_run(models):
+        return _plot_run(memory(models, name), unit, title)
     named = models if isinstance(models, Mapping) else {"": models}
     tables = {name: memory(model)["half_life"].sort().to_numpy() for name, model in named.items()}
     stayed = {name: words for name, model in named.items() if (words := _stayed(model))}
@@ -100,6 +108,20 @@ def plot_memory(models: Any, *, unit: str = "rows", title: str = "") -> Figure:
         if len(tables) > 1:
             one.legend(loc="lower right", frameon=False, fontsize=SIZE)
         over(figure, _heading(title, stayed, several=len(tables) > 1))
+    return figure
+
+
+def _plot_run(table: pl.DataFrame, unit: str, title: str) -> Figure:
+    """Memory over the dates of the fits, a panel for each model."""
+    names = table["model"].unique().sort().to_list()
+    with canvas(len(names), 1, size=(8.0, 1.2 + 2.4 * len(names)), sharex=True) as (figure, axes):
+        for one, name in zip(axes[:, 0], names, strict=True):
+            fits = over_fits(table.filter(pl.col("model") == name))
+            draw_memory(one, fits, "days" if unit == "days" else "rows")
+            stayed, count = stayed_of(fits)
+            heading(one, name, f"{stayed} of {count} fits learned nothing" if stayed else "")
+            one.set_ylabel(f"memory ({unit})", fontsize=SIZE, color=MUTED)
+        over(figure, title)
     return figure
 
 
@@ -158,19 +180,72 @@ def step_sizes(block: Any, x: Any) -> np.ndarray:
     return np.asarray(steps.cpu())
 
 
-def _blocks(model: Any) -> list[list[Any]]:
-    """The blocks of each network."""
+def _layers(model: Any) -> list[LayerMemory]:
+    """Of a fitted model, or of one as it starts.
+
+    Raises:
+        InputError: as `memory`.
+    """
     from ssmfin.models.deep.forecaster import DeepForecaster
 
-    model = getattr(model, "fitted", model)
-    if hasattr(model, "groups"):
-        return [network.blocks for group in model.groups for network in group.networks]
-    if isinstance(model, DeepForecaster):
+    fitted = getattr(model, "fitted", model)
+    if isinstance(fitted, DeepForecaster):
         import torch
 
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            return [model.blocks(model.width)]
-    raise InputError(
-        f"the model is a {type(model).__name__}; give a deep forecaster such as sf.S4D(), or a fitted one."
-    )
+            blocks = fitted.blocks(fitted.width)
+        scales = [block.time_scales() for block in blocks]
+        found = [
+            LayerMemory(0, layer, False, one.double().cpu().numpy())
+            for layer, one in enumerate(scales)
+            if one is not None
+        ]
+    elif hasattr(fitted, "groups"):
+        from ssmfin.models.deep.memory import layer_memories
+
+        blocks = [block for group in fitted.groups for network in group.networks for block in network.blocks]
+        found = layer_memories(fitted)
+    else:
+        raise InputError(
+            f"the model is a {type(fitted).__name__}; give a deep forecaster such as sf.S4D(), a fitted one, or the "
+            "folder of a run."
+        )
+    if not found:
+        names = sorted({type(block).__name__ for block in blocks})
+        raise InputError(
+            f"the model's blocks ({', '.join(names)}) have no modes that decay; memory is of state-space models: s4, "
+            "s4d, s5, mamba, mamba2, hybrid."
+        )
+    return found
+
+
+def _is_run(model: Any) -> bool:
+    return isinstance(model, str | Path) or isinstance(getattr(model, "predictions", None), pl.DataFrame)
+
+
+def _of_run(run: Any, name: str | None) -> pl.DataFrame:
+    """The half-lives that a run's fits left, of one model or of all.
+
+    Raises:
+        InputError: the folder is no run's or was written before memories were kept, or no such model has one.
+    """
+    if isinstance(run, str | Path):
+        folder = Path(run)
+        if not (folder / "predictions.parquet").is_file():
+            raise InputError(f"{run} holds no predictions.parquet; give the folder of a finished run.")
+        file = folder / "memory.parquet"
+        table = pl.read_parquet(file) if file.is_file() else None
+    else:
+        table = getattr(run, "memory", None)
+    if table is None:
+        raise InputError(
+            f"{run if isinstance(run, str | Path) else 'the result'} keeps no memory; run a study with a state-space "
+            "model (s4, s4d, s5, mamba, mamba2, hybrid), or run it again if the folder is older than this version."
+        )
+    if name is None:
+        return table
+    known = table["model"].unique().sort().to_list()
+    if name not in known:
+        raise InputError(f"model {name!r} has no memory in the run; {nearest(name, known)}.")
+    return table.filter(pl.col("model") == name)

@@ -13,6 +13,7 @@ from ssmfin.evaluation.cross_section import Ranking, group_name, rank_informatio
 from ssmfin.reporting import figures
 from ssmfin.reporting.data import ReportData
 from ssmfin.reporting.figures import Line
+from ssmfin.reporting.inline_images import panel_size
 from ssmfin.reporting.rankings import SIGNIFICANT
 from ssmfin.reporting.sections import Group, Panel
 from ssmfin.reporting.style import (
@@ -46,7 +47,8 @@ def ranking_part(data: ReportData, styles: Mapping[str, ModelStyle], step: str) 
     horizons = sorted(set(ranking.table["horizon"]))
     tables = tuple(_table(ranking, horizon, styles, step) for horizon in horizons)
     drawn = [m for m in styles if m in set(ranking.by_date["model"])]
-    panels = tuple(_plot(ranking, h, styles, step, drawn) for h in horizons)
+    size = panel_size(len(horizons))
+    panels = tuple(_plot(ranking, h, styles, step, drawn, size) for h in horizons)
     plots = Group("Rank IC, added up", tuple(styles[m] for m in drawn), panels)
     return RankingPart(tables, plots, group_name(data.cross_section.groups))
 
@@ -54,9 +56,9 @@ def ranking_part(data: ReportData, styles: Mapping[str, ModelStyle], step: str) 
 def _table(ranking: Ranking, horizon: int, styles: Mapping[str, ModelStyle], step: str) -> Table:
     rows = ranking.table.filter(pl.col("horizon") == horizon)
     exponent = decimal_exponent(rows["spread"])
-    names = ("mean rank IC", "t", "p", "p, all counted", "above 0")
+    names = ("mean rank IC", "t", "p", "p, all counted", "dates above 0")
     spread = f"spread ×{exponent_text(exponent)}" if exponent else "spread"
-    money = (spread, "t of it", "turnover", "break-even", "dates")
+    money = (spread, "t of spread", "turnover", "break-even", "dates")
     head = (Cell("Model", "name"), *(Cell(name, "num") for name in (*names, *money)))
     body = []
     for row in rows.iter_rows(named=True):
@@ -83,7 +85,14 @@ def _table(ranking: Ranking, horizon: int, styles: Mapping[str, ModelStyle], ste
     return Table(caption, (head,), tuple(body))
 
 
-def _plot(ranking: Ranking, horizon: int, styles: Mapping[str, ModelStyle], step: str, models: list[str]) -> Panel:
+def _plot(
+    ranking: Ranking,
+    horizon: int,
+    styles: Mapping[str, ModelStyle],
+    step: str,
+    models: list[str],
+    size: tuple[int, int],
+) -> Panel:
     frame = ranking.by_date.filter(pl.col("horizon") == horizon)
     lines = []
     for model in models:
@@ -98,6 +107,7 @@ def _plot(ranking: Ranking, horizon: int, styles: Mapping[str, ModelStyle], step
         visible=(float(values.min()), float(values.max())),
         alt=f"Rank IC added up over dates, {label}. Final values: {ends or 'none'}.",
         words="▲ ids in the right order, ▼ in the wrong one",
+        size=size,
     )
     return Panel(label, "", image)
 

@@ -34,6 +34,7 @@ class ReportData:
         data_notes: source, rows, ids, first, last, dropped rows, ids never forecast and why.
         cross_section: how ids are ranked against each other; None where the study does not ask for it.
         probabilistic: scores of quantiles and events, as in probabilistic.parquet; None where no model gives any.
+        memory: half-lives of the models with memory, fit by fit, as in memory.parquet; None where no model has any.
         study_yaml: the resolved study. `reproduce`: the commands. `environment`: package -> version.
     """
 
@@ -57,3 +58,4 @@ class ReportData:
     environment: dict[str, str]
     probabilistic: pl.DataFrame | None = None
     cross_section: CrossSection | None = None
+    memory: pl.DataFrame | None = None

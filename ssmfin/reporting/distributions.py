@@ -14,6 +14,7 @@ from ssmfin.evaluation.probabilistic import reference_name
 from ssmfin.reporting import figures, summaries
 from ssmfin.reporting.data import ReportData
 from ssmfin.reporting.figures import Band, Line
+from ssmfin.reporting.inline_images import panel_size
 from ssmfin.reporting.rankings import SIGNIFICANT
 from ssmfin.reporting.sections import Group, Panel
 from ssmfin.reporting.style import ModelStyle, date_text, p_text, ratio_text
@@ -147,6 +148,7 @@ def _reliability(scores: pl.DataFrame, styles: Mapping[str, ModelStyle], step: s
     """Share of outcomes below each quantile less its level, one panel a horizon."""
     below = scores.filter(pl.col("score") == "below").sort("horizon", "model", "level")
     panels, seen = [], set()
+    size = panel_size(below["horizon"].n_unique())
     for (horizon,), part in below.group_by("horizon", maintain_order=True):
         lines = []
         for (model,), own in part.group_by("model", maintain_order=True):
@@ -157,7 +159,7 @@ def _reliability(scores: pl.DataFrame, styles: Mapping[str, ModelStyle], step: s
         apart = max(1, max(part["n"]) // int(str(horizon)))
         said = "; ".join(f"{line.style.name} {', '.join(f'{y:+.1f}' for y in line.y)}" for line in lines)
         alt = f"Share of outcomes below the quantile less its level, in points, {label}: {said}."
-        panels.append(Panel(label, "", figures.reliability_panel(lines, apart=apart, alt=alt)))
+        panels.append(Panel(label, "", figures.reliability_panel(lines, apart=apart, alt=alt, size=size)))
     if not panels:
         return ()
     return (Group("Reliability of quantiles", tuple(styles[model] for model in sorted(seen)), tuple(panels)),)
@@ -199,7 +201,8 @@ def _fans(
         alt = f"Central intervals of {model} for {unique_id} and what was realised, {label}, origins {span}."
         realised = frame["y"].cast(pl.Float64).fill_null(float("nan")).to_numpy()
         log = data.target.get("transform") == "log"
-        image = figures.fan_panel(dates, realised, bands, middle, styles[model], log=log, alt=alt)
+        size = panel_size(len(best))
+        image = figures.fan_panel(dates, realised, bands, middle, styles[model], log=log, alt=alt, size=size)
         held = ", ".join(f"{100 * (high - low):g} %" for low, high in pairs)
         groups.append((model, Panel(label, f"{model}, intervals of {held}", image)))
     if not groups:

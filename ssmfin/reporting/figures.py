@@ -1,4 +1,4 @@
-"""Owns the plots of a report: forecasts, intervals, reliability, losses over time and by year, the fold map.
+"""Owns the plots of a report: forecasts, intervals, reliability, losses over time, the fold map.
 
 No text that a user chose (ids, names of models) is drawn: titles and legends are HTML. What is left are numbers, dates
 and fixed words, so that no name can break a plot, and fonts that ship with matplotlib suffice.
@@ -16,6 +16,7 @@ import numpy as np
 from ssmfin.reporting.inline_images import (
     GRID,
     MARGINS,
+    MAX_SVG_VERTICES,
     MUTED,
     PANEL,
     WIDE,
@@ -59,9 +60,10 @@ def _thin(*arrays: np.ndarray) -> tuple[np.ndarray, ...]:
     return tuple(array[keep] for array in arrays)
 
 
-def _plot(axes: Axes, line: Line, **keywords: Any) -> None:
+def plot_line(axes: Axes, line: Line, **keywords: Any) -> None:
+    """A model's line in its style; a single point gets a mark."""
     x, y = _thin(line.x, line.y)
-    if np.isfinite(y).sum() == 1:  # a line of one point would be invisible
+    if np.isfinite(y).sum() == 1 and "marker" not in keywords:  # a line of one point would be invisible
         keywords["marker"] = "o"
     style = line.style
     order = 4 if style.family == "ssm" else 3
@@ -70,18 +72,27 @@ def _plot(axes: Axes, line: Line, **keywords: Any) -> None:
         "markersize": 3.5,
         "zorder": order,
         "solid_joinstyle": "round",
+        "linestyle": style.linestyle,
     }
-    axes.plot(x, y, color=style.colour, linestyle=style.linestyle, **(defaults | keywords))
+    axes.plot(x, y, color=style.colour, **(defaults | keywords))
 
 
-def forecast_panel(dates: np.ndarray, realised: np.ndarray, lines: Sequence[Line], *, log: bool, alt: str) -> Image:
-    """Realised values (grey) under the forecasts, by origin."""
+def forecast_panel(
+    dates: np.ndarray,
+    realised: np.ndarray,
+    lines: Sequence[Line],
+    *,
+    log: bool,
+    alt: str,
+    size: tuple[int, int] = PANEL,
+) -> Image:
+    """Realised values (grey) under the forecasts, by origin. `size`: CSS pixels, as of all plots here."""
 
     def draw(axes: Axes) -> None:
         finite = np.isfinite(realised)
         axes.plot(dates[finite], realised[finite], color=REALISED, linewidth=0.35, marker="o", markersize=1.6, zorder=2)
         for line in lines:
-            _plot(axes, line, linewidth=1.1)
+            plot_line(axes, line, linewidth=1.1)
         values = np.concatenate([realised, *(line.y for line in lines)])
         values = values[np.isfinite(values)]
         if log and len(values) and (values > 0).all():
@@ -92,7 +103,7 @@ def forecast_panel(dates: np.ndarray, realised: np.ndarray, lines: Sequence[Line
         pad_single_date(axes, dates)
 
     vertices = len(dates) * (5 + len(lines))
-    return inline_image(draw, PANEL, alt, vertices=vertices)
+    return inline_image(draw, size, alt, vertices=vertices)
 
 
 def fan_panel(
@@ -104,6 +115,7 @@ def fan_panel(
     *,
     log: bool,
     alt: str,
+    size: tuple[int, int] = PANEL,
 ) -> Image:
     """Central intervals, widest first and palest, the median, and what was realised as points."""
 
@@ -123,10 +135,10 @@ def fan_panel(
         date_axis(axes)
         pad_single_date(axes, dates)
 
-    return inline_image(draw, PANEL, alt, vertices=len(dates) * (6 + 2 * len(bands)))
+    return inline_image(draw, size, alt, vertices=len(dates) * (6 + 2 * len(bands)))
 
 
-def reliability_panel(lines: Sequence[Line], *, apart: int, alt: str) -> Image:
+def reliability_panel(lines: Sequence[Line], *, apart: int, alt: str, size: tuple[int, int] = PANEL) -> Image:
     """Share below each quantile less its level, in points; grey: what chance does to `apart` separate outcomes."""
 
     def draw(axes: Axes) -> None:
@@ -135,7 +147,7 @@ def reliability_panel(lines: Sequence[Line], *, apart: int, alt: str) -> Image:
         axes.fill_between(level, -chance, chance, color=GRID, alpha=0.75, linewidth=0, zorder=1)
         axes.axhline(0.0, color=INK, linewidth=1.0, linestyle=(0, (5, 2)), zorder=2)
         for line in lines:
-            _plot(axes, line, marker="o", markersize=2.6)
+            plot_line(axes, line, marker="o", markersize=2.6)
         reach = max([4.0, *(1.12 * float(np.abs(line.y).max()) for line in lines)])
         axes.set_ylim(-reach, reach)
         axes.set_xlim(0.0, 1.0)
@@ -143,7 +155,7 @@ def reliability_panel(lines: Sequence[Line], *, apart: int, alt: str) -> Image:
         words = "points above (+) or below (−) the level of the quantile"
         axes.text(1.0, 1.02, words, transform=axes.transAxes, va="bottom", ha="right", color=MUTED, fontsize=7.6)
 
-    return inline_image(draw, PANEL, alt, vertices=200 + 8 * sum(len(line.x) for line in lines))
+    return inline_image(draw, size, alt, vertices=200 + 8 * sum(len(line.x) for line in lines))
 
 
 def visible_range(
@@ -173,13 +185,14 @@ def cumulative_panel(
     visible: tuple[float, float],
     alt: str,
     words: str = "▲ worse, ▼ better than the reference",
+    size: tuple[int, int] = PANEL,
 ) -> Image:
     """Cumulative loss difference: below zero the model has lost less than the reference so far. `words`: the key."""
 
     def draw(axes: Axes) -> None:
         axes.axhline(0.0, color=INK, linewidth=1.0, linestyle=(0, (5, 2)), zorder=2)
         for line in lines:
-            _plot(axes, line)
+            plot_line(axes, line)
         _set_range(axes, *visible)
         axes.ticklabel_format(axis="y", style="sci", scilimits=(-3, 4), useMathText=True)
         axes.text(1.0, 1.02, words, transform=axes.transAxes, va="bottom", ha="right", color=MUTED, fontsize=7.6)
@@ -188,24 +201,7 @@ def cumulative_panel(
             pad_single_date(axes, lines[0].x)
 
     vertices = sum(min(len(line.x), MAX_POINTS) for line in lines)
-    return inline_image(draw, PANEL, alt, vertices=vertices)
-
-
-def year_panel(lines: Sequence[Line], *, visible: tuple[float, float], alt: str) -> Image:
-    """Ratio to the reference's loss, year by year."""
-
-    def draw(axes: Axes) -> None:
-        from matplotlib.ticker import MaxNLocator
-
-        axes.axhline(1.0, color=INK, linewidth=1.0, linestyle=(0, (5, 2)), zorder=2)
-        for line in lines:
-            _plot(axes, line, marker="o", markersize=2.6)
-        _set_range(axes, min(0.95, visible[0]), max(1.05, visible[1]))
-        years = [x for line in lines for x in line.x] or [0.0]
-        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-        axes.set_xlim(min(years) - 0.4, max(years) + 0.4)
-
-    return inline_image(draw, PANEL, alt, vertices=6 * sum(len(line.x) for line in lines))
+    return inline_image(draw, size, alt, vertices=vertices)
 
 
 @dataclass(frozen=True)
@@ -256,4 +252,5 @@ def fold_map(bars: Sequence[FoldBar], *, alt: str) -> Image:
         axes.xaxis_date()
         date_axis(axes)
 
-    return inline_image(draw, size, alt, vertices=0)
+    # flat colours: a PNG of 64 rows takes 15 kB, an SVG 75
+    return inline_image(draw, size, alt, vertices=MAX_SVG_VERTICES + 1)

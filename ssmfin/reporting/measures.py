@@ -18,11 +18,12 @@ from ssmfin.data.realized.settings import MINUTE
 from ssmfin.errors import InputError
 from ssmfin.reporting import measures_figures
 from ssmfin.reporting.inline_images import drawing
-from ssmfin.reporting.style import count_text, date_text, typeset
+from ssmfin.reporting.style import count_text, date_text, decimal_exponent, exponent_text, typeset
 
 MAX_ASSETS = 40  # rows of the coverage map; the worst ones
 MAX_PERIODS = 48  # its columns: months, quarters or years
 MAX_DAYS = 200  # unusable days listed
+LEAST_MARK = 20.0  # percent of a cell's height that show unusable days, however few they are
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
 
@@ -80,12 +81,16 @@ def _context(measures: RealizedPanel) -> dict[str, Any]:
         "headline": f"{count_text(usable)} of {count_text(days.height)} sessions are usable.",
         "why": _why(measures),
         "facts": [
-            ("Source", notes["source"], f"{notes['kind']}, {count_text(notes['rows'])} rows"),
+            ("Source", *_source(str(notes["source"]), f"{notes['kind']}, {count_text(notes['rows'])} rows")),
             ("Assets", count_text(ids), days["unique_id"][0] if ids == 1 else ""),
             ("Sessions", f"{date_text(days['ds'].min())} to {date_text(days['ds'].max())}", f"{notes['calendar']}"),
             ("Sampling", str(notes["sampling"]), f"finest grid {notes['fine']}"),
             ("Coverage", f"{100.0 * _mean(days['coverage']):.1f} %", "mean share of intervals with a row"),
-            ("Adjusted by", ", ".join(notes["factors"]) or "nothing", "splits and dividends"),
+            (
+                "Splits and dividends",
+                "adjusted" if notes["factors"] else "as in the source",
+                f"by {', '.join(notes['factors'])}" if notes["factors"] else "",
+            ),
         ],
         "calendar_map": measures_figures.calendar_map(days) if ids == 1 else None,
         "map": _coverage_map(days) if ids > 1 else None,
@@ -111,6 +116,7 @@ def _context(measures: RealizedPanel) -> dict[str, Any]:
         "estimators": [(name, ESTIMATORS[name].meaning) for name in names],
         "numbers": _numbers(measures.frame, names),
         "spoiled_colour": measures_figures.SPOILED,
+        "closed": measures_figures.CLOSED,
         "low": measures_figures.LOW,
         "high": measures_figures.HIGH,
     }
@@ -124,16 +130,26 @@ def _why(measures: RealizedPanel) -> str:
     rules = measures.quality.by_rule.filter("spoils").head(3)
     if rules.is_empty():
         return "No rule made a day unusable."
-    parts = [f"{row['rule']} ({count_text(row['days'])} days)" for row in rules.iter_rows(named=True)]
+    parts = [
+        f"{row['rule']} ({count_text(row['days'])} {'day' if row['days'] == 1 else 'days'}: "
+        f"{RULES[row['rule']].meaning})"
+        for row in rules.iter_rows(named=True)
+    ]
     dropped = " Bad ticks were left out (bad_ticks: drop)." if measures.notes.get("bad_ticks") == "drop" else ""
     return (
-        f"Most often: {', '.join(parts)}. Unusable days are marked and have no values; a study leaves them out and "
-        f"says so.{dropped}"
+        f"Most often: {'; '.join(parts)}. Unusable days are marked and have no values; a study leaves them out and "
+        f"says so (one that reads the file: with on_breach: drop).{dropped}"
     )
 
 
+def _source(source: str, what: str) -> tuple[str, str]:
+    """The file's name in large, its folder below."""
+    folder, slash, name = source.rstrip("/").rpartition("/")
+    return (name, f"{what}; in {folder or slash}") if slash else (source, what)
+
+
 def _coverage_map(days: pl.DataFrame) -> dict[str, Any]:
-    """Mean coverage of each asset by period, the worst assets first; red where most days are unusable."""
+    """Mean coverage of each asset by period, the worst assets first; red from below: the share of unusable days."""
     lengths = [(every, days["ds"].dt.truncate(every).unique().sort()) for every in ("1mo", "1q", "1y")]
     every, periods = next((item for item in lengths if len(item[1]) <= MAX_PERIODS), lengths[-1])
     form = "%Y" if every == "1y" else "%Y-%m"
@@ -150,16 +166,21 @@ def _coverage_map(days: pl.DataFrame) -> dict[str, Any]:
         for period in periods:
             item = found.get((name, period))
             if item is None:
-                line.append(("#ffffff", "no rows"))
+                line.append((measures_figures.CLOSED, "no rows"))
                 continue
             coverage, bad, count = item
-            colour = measures_figures.SPOILED if bad > 0.5 else _blend(coverage)
+            colour = _blend(coverage)
+            if bad > 0:
+                mark = f"{max(100.0 * bad, LEAST_MARK):.0f}%"
+                colour = f"linear-gradient(to top, {measures_figures.SPOILED} {mark}, {colour} {mark})"
             title = (
-                f"{period.strftime(form)}: coverage {100 * coverage:.0f} %, {100 * bad:.0f} % of {count} days unusable"
+                f"{name}, {period.strftime(form)}: coverage {100 * coverage:.0f} %, "
+                f"{round(bad * count):,} of {count:,} days unusable"
             )
             line.append((colour, title))
         rows.append((name, line))
-    return {"periods": [period.strftime(form) for period in periods], "rows": rows}
+    width = int(min(max(900 / len(periods), 15), 34))  # pixels of a cell
+    return {"periods": [period.strftime(form) for period in periods], "rows": rows, "width": width}
 
 
 def _blend(share: float) -> str:
@@ -189,7 +210,7 @@ def _assets(days: pl.DataFrame) -> list[tuple[str, ...]]:
             row["unique_id"],
             count_text(row["sessions"]),
             count_text(row["usable"]),
-            f"{100 * row['share']:.1f} %",
+            f"{100 * row['share']:.2f} %",
             f"{100 * row['coverage']:.1f} %",
             f"{row['longest_gap_s'] / 60:,.0f} min",
             f"{row['longest_stale_s'] / 60:,.0f} min",
@@ -199,11 +220,13 @@ def _assets(days: pl.DataFrame) -> list[tuple[str, ...]]:
 
 
 def _numbers(frame: pl.DataFrame, names: list[str]) -> list[tuple[str, ...]]:
-    """Quartiles of every estimator over usable days, for a first look at whether the scale is right."""
+    """Quantiles of every estimator over usable days and their unit, for a first look at whether the scale is right."""
     out = []
     for name in names:
         known = frame[name].drop_nulls()
         if len(known):
-            marks = [known.quantile(q, "linear") for q in (0.05, 0.5, 0.95)]
-            out.append((name, *(f"{mark:.3g}" for mark in marks), count_text(len(known))))
+            marks = [float(known.quantile(q, "linear") or 0.0) for q in (0.05, 0.5, 0.95)]
+            exponent = decimal_exponent(marks)
+            texts = (f"{mark / 10.0**exponent:,.4g}" for mark in marks)
+            out.append((name, *texts, f"×{exponent_text(exponent)}" if exponent else "", count_text(len(known))))
     return out

@@ -8,43 +8,62 @@ import numpy as np
 import polars as pl
 
 from ssmfin.data.realized.result import Quality
-from ssmfin.reporting.inline_images import PANEL, WIDE, Image, date_axis, inline_image
+from ssmfin.reporting.inline_images import MARGINS, PANEL, WIDE, Image, date_axis, height_of, inline_image, width_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 SPOILED = "#d1495b"
 LOW, HIGH = "#f3d9a4", "#2f6f8f"  # of coverage, 0 to 1
+CLOSED = "#ffffff"  # no session
+MANY_MONTHS = 24  # up to so many are rows of a calendar; more are its columns
 RULE_COLOURS = ("#b8441a", "#e0a030", "#7a5195", "#2f6f8f", "#5a9367", "#8a8f98", "#a4516e", "#45506b")
 OTHER_RULES = "other rules"
 
 
+def calendar_colours(days: pl.DataFrame) -> np.ndarray:
+    """(months, 31, 3) colours of every day of one asset, 0 to 1: its coverage, SPOILED where it is unusable."""
+    from matplotlib.colors import LinearSegmentedColormap, to_rgb
+
+    months = _months(days)
+    colours = np.tile(np.array(to_rgb(CLOSED)), (int(months.max() - months.min()) + 1, 31, 1))
+    coverage = LinearSegmentedColormap.from_list("coverage", [LOW, HIGH])(days["coverage"].to_numpy())[:, :3]
+    coverage[~days["usable"].to_numpy()] = to_rgb(SPOILED)
+    colours[months - months.min(), days["ds"].dt.day().cast(pl.Int64).to_numpy() - 1] = coverage
+    return colours
+
+
 def calendar_map(days: pl.DataFrame) -> Image:
-    """Coverage of every day of one asset: months across, days of the month down; unusable days are marked."""
-    months = (days["ds"].dt.year().cast(pl.Int64) * 12 + days["ds"].dt.month().cast(pl.Int64) - 1).to_numpy()
-    first, last = int(months.min()), int(months.max())
-    cells = np.full((31, last - first + 1), np.nan)
-    row, column = days["ds"].dt.day().cast(pl.Int64).to_numpy() - 1, months - first
-    cells[row, column] = days["coverage"].to_numpy()
-    bad = ~days["usable"].to_numpy()
+    """Coverage of every day of one asset, unusable days in red: months down as in a calendar, across if many."""
+    colours = calendar_colours(days)
+    count, first = len(colours), int(_months(days).min())
+    down = count <= MANY_MONTHS
 
     def draw(axes: Axes) -> None:
-        from matplotlib.colors import LinearSegmentedColormap
-
         axes.grid(False)
-        colours = LinearSegmentedColormap.from_list("coverage", [LOW, HIGH])
-        axes.imshow(cells, cmap=colours, vmin=0.0, vmax=1.0, aspect="auto", interpolation="nearest", zorder=2)
-        size = float(np.clip(360 / cells.shape[1], 1.5, 5.0))
-        axes.plot(column[bad], row[bad], "s", color=SPOILED, markersize=size, markeredgewidth=0.0, zorder=3)
-        axes.set_ylim(30.6, -0.6)
-        axes.set_yticks([0, 9, 19, 30], ["1", "10", "20", "31"])
-        every = max(1, -(-cells.shape[1] // 14))
-        ticks = np.arange(0, cells.shape[1], every)
-        axes.set_xticks(ticks, [_month(first + int(tick)) for tick in ticks])
+        axes.imshow(colours if down else colours.swapaxes(0, 1), aspect="auto", interpolation="nearest", zorder=2)
+        rows, columns = (count, 31) if down else (31, count)
+        across = width_of(axes) - MARGINS["left"] - MARGINS["right"]
+        for cells, pixels, line in ((rows, height_of(axes), axes.axhline), (columns, across, axes.axvline)):
+            if pixels / cells >= 5:  # else the gaps would hide the days
+                for edge in np.arange(0.5, cells - 1):
+                    line(edge, color="white", linewidth=0.8, zorder=3)
+        every = max(1, -(-count // max(1, int(height_of(axes) / 14 if down else across / 66))))
+        ticks = np.arange(0, count, every)
+        months, dates = (axes.set_yticks, axes.set_xticks) if down else (axes.set_xticks, axes.set_yticks)
+        months(ticks, [_month(first + int(tick)) for tick in ticks])
+        dates([0, 9, 19, 30], ["1", "10", "20", "31"])
         axes.spines["bottom"].set_visible(False)
 
-    alt = f"Coverage by day, {_month(first)} to {_month(last)}; {int(bad.sum())} of {len(bad)} days are unusable."
-    return inline_image(draw, (WIDE, 260), alt, vertices=10**6)
+    bad = int((~days["usable"]).sum())
+    alt = f"Coverage by day, {_month(first)} to {_month(first + count - 1)}; {bad} of {len(days)} days are unusable."
+    height = max(16 * count, 48) + MARGINS["top"] + MARGINS["bottom"] if down else 290
+    return inline_image(draw, (WIDE, height), alt, vertices=10**6)
+
+
+def _months(days: pl.DataFrame) -> np.ndarray:
+    """(days,) number of the month of each day, counted from year 0."""
+    return (days["ds"].dt.year().cast(pl.Int64) * 12 + days["ds"].dt.month().cast(pl.Int64) - 1).to_numpy()
 
 
 def _month(number: int) -> str:

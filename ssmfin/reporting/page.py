@@ -16,8 +16,11 @@ from ssmfin.errors import InputError
 from ssmfin.evaluation.losses import losses_named
 from ssmfin.evaluation.wording import horizons_named, step_name
 from ssmfin.reporting import cross_section, distributions, figures, rankings, sections, summaries, tables
+from ssmfin.reporting.confidence import confidence_example
 from ssmfin.reporting.data import ReportData
 from ssmfin.reporting.inline_images import drawing
+from ssmfin.reporting.memory import memory_part
+from ssmfin.reporting.notes import note_tables
 from ssmfin.reporting.style import (
     REALISED,
     count_text,
@@ -40,6 +43,7 @@ SECTIONS = (
     ("cumulative", "Cumulative loss"),
     ("years", "By year"),
     ("regimes", "By regime"),
+    ("memory", "Memory"),
     ("folds", "Folds"),
     ("failures", "Failures"),
     ("cost", "Cost"),
@@ -50,9 +54,13 @@ SECTIONS = (
 )
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _MCS_TEXT = (
-    "The models that the data cannot tell apart from the best one (Hansen, Lunde, Nason 2011). A model drops out when "
-    "its p-value is below the size of the test (evaluate.mcs_size in the study; 0.1 gives a set that contains the best "
-    "model with 90 % confidence). A large set means that the sample cannot decide, not that all its members are good."
+    "The models that the data cannot tell apart from the best one (Hansen, Lunde, Nason 2011). Differences of mean "
+    "losses are divided by their standard errors (block bootstrap, all models on the same draws); while the largest "
+    "of them is beyond chance, the worse model of the pair drops out. A model is out when its p-value is not above "
+    "the size of the test (evaluate.mcs_size in the study; 0.1 gives a set that contains the best model with 90 % "
+    "confidence). So a model far behind on a few dates can stay, and one a little behind on most dates drops out. A "
+    "large set means that the sample cannot decide, not that all its members are good. Each loss and horizon has a "
+    "set of its own."
 )
 
 
@@ -129,14 +137,27 @@ def _context(data: ReportData) -> dict[str, Any]:
     if scored is not None:
         years = sections.years_section(data, scored, ranked, styles, step)
     ranking = cross_section.ranking_part(data, styles, step)
-    absent = {*([] if ranking else ["ranking"]), *([] if spread.shown else ["distributions"])}
+    remembered = memory_part(data, styles, step)
+    shown_parts = {
+        "memory": remembered is not None,
+        "ranking": ranking is not None,
+        "by-id": data.predictions["unique_id"].n_unique() != 1,  # of a single one the leaderboard has said all
+        "distributions": spread.shown,
+        "failures": bool(data.failures or shown or not data.leaderboard.height),
+    }
     return {
-        "sections": [entry for entry in SECTIONS if entry[0] not in absent],
+        "sections": [
+            (name, "By outcome" if name == "regimes" and not summaries.has_regimes(data) else title)
+            for name, title in SECTIONS
+            if shown_parts.get(name, True)
+        ],
+        "shown": shown_parts,
         "spread": spread,
         "headline": headline_parts(data.headline),
         "key_facts": _key_facts(data, step),
         "primary": tables.loss_label(data.losses[0]),
         "steps": lambda horizon: tables.horizon_label(horizon, step),
+        "mcs_example": confidence_example(data, scored, step),
         "glance": rankings.glance_table(data, styles, step),
         "leaderboards": rankings.leaderboard_tables(data, styles, step),
         "missing": [styles[model] for model in shown],
@@ -148,14 +169,17 @@ def _context(data: ReportData) -> dict[str, Any]:
         "realised_colour": REALISED,
         "cumulative": [] if scored is None else sections.cumulative_groups(data, scored, ranked, styles, step),
         "years": years,
+        "has_regimes": summaries.has_regimes(data),
         "regimes": [] if scored is None else sections.regime_tables(data, scored, ranked, styles, step),
+        "outcome": _outcome(data, step),
         "no_reference": f"Not available: {data.reference}, the reference, has no complete forecasts to compare with.",
+        "memory": remembered,
         "fold_map": fold_image,
         "fold_note": fold_note,
         "fold_colours": list(figures.FOLD_COLOURS.items()),
         "failures": [_failure(failure) for failure in data.failures],
         "cost": tables.cost_table(data, styles),
-        "notes": [(styles[m], tables.note_lines(notes, step)) for m, notes in sorted(data.notes.items()) if notes],
+        "notes": note_tables(data.notes, styles, step),
         "data_facts": [
             (label_text(k), fact_text(v))
             for k, v in data.data_notes.items()
@@ -181,14 +205,16 @@ def _are_records(value: Any) -> bool:
     return isinstance(value, (list, tuple)) and all(isinstance(item, Mapping) for item in value)
 
 
-def _target_text(data: ReportData, step: str) -> str:
+def _outcome(data: ReportData, step: str) -> str:
+    """What is forecast, in words."""
     what = {"mean": "the mean", "sum": "the sum", "last": "the last value"}.get(
         str(data.target.get("aggregate")), "an aggregate"
     )
-    return (
-        f"The forecast made at origin t for horizon h is of {what} of {data.target.get('column')} over the next h "
-        f"{step}s, t+1 to t+h."
-    )
+    return f"{what} of {data.target.get('column')} over the next h {step}s"
+
+
+def _target_text(data: ReportData, step: str) -> str:
+    return f"The forecast made at origin t for horizon h is of {_outcome(data, step)}, t+1 to t+h."
 
 
 def _failure(failure: Mapping[str, Any]) -> dict[str, str]:
@@ -229,7 +255,11 @@ def _key_facts(data: ReportData, step: str) -> list[dict[str, str]]:
             origins,
             f"{count_text(data.folds.height)} folds, {count_text(data.folds['fit'].n_unique())} fits",
         ),
-        ("Forecasts", count_text(predictions.height), f"{count_text(scored)} with a known outcome"),
+        (
+            "Forecasts",
+            count_text(predictions.height),
+            f"by all models, seeds and horizons; {count_text(scored)} with a known outcome",
+        ),
         ("Compute", seconds_text(seconds), "fitting and predicting, all models"),
         ("Failed tasks", count_text(len(data.failures)), ""),
     ]

@@ -8,6 +8,7 @@ from typing import Any
 
 import polars as pl
 
+from ssmfin.reporting.confidence import membership_text
 from ssmfin.reporting.data import ReportData
 from ssmfin.reporting.style import (
     ModelStyle,
@@ -89,7 +90,7 @@ def glance_table(data: ReportData, styles: Mapping[str, ModelStyle], step: str) 
                 Cell(
                     ratio_text(ratio),
                     f"num glance {tone} {'best' if best else ''}".strip(),
-                    f"DM p {p_text(entry['dm_p_value'])}, n = {entry['n']:,}",
+                    membership_text(entry, data.reference),
                     bar=_bar(ratio, reach),
                     in_mcs=bool(entry["in_mcs"]),
                 )

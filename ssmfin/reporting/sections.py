@@ -9,11 +9,10 @@ import numpy as np
 import polars as pl
 
 from ssmfin.evaluation.scores import Scored
-from ssmfin.evaluation.wording import listed
-from ssmfin.reporting import figures, summaries
+from ssmfin.reporting import figures, summaries, year_plot
 from ssmfin.reporting.data import ReportData
 from ssmfin.reporting.figures import FoldBar, Line
-from ssmfin.reporting.inline_images import Image
+from ssmfin.reporting.inline_images import Image, panel_size
 from ssmfin.reporting.style import ModelStyle, date_text, fact_text, ratio_text
 from ssmfin.reporting.tables import Table, horizon_label, loss_label, ratio_table
 
@@ -62,7 +61,9 @@ def forecast_groups(data: ReportData, styles: Mapping[str, ModelStyle], step: st
             span = f"{date_text(part['ds'].min())} to {date_text(part['ds'].max())}"
             alt = f"Realised values and forecasts of {shown.unique_id}, {horizon_label(horizon, step)}, origins {span}."
             log = data.target.get("transform") == "log"
-            image = figures.forecast_panel(dates, _floats(part["y"]), lines, log=log, alt=alt)
+            image = figures.forecast_panel(
+                dates, _floats(part["y"]), lines, log=log, alt=alt, size=panel_size(len(ids))
+            )
             panels.append(Panel(shown.unique_id, _place_note(shown, models, data), image))
         groups.append(Group(horizon_label(horizon, step), tuple(styles[m] for m in models), tuple(panels)))
     return groups
@@ -71,7 +72,8 @@ def forecast_groups(data: ReportData, styles: Mapping[str, ModelStyle], step: st
 def _place_note(shown: summaries.ShownId, models: Sequence[str], data: ReportData) -> str:
     parts = []
     if shown.ratio is not None and models and models[-1] != data.reference:
-        parts.append(f"{models[-1]} {ratio_text(shown.ratio)} of {data.reference}")
+        loss = loss_label(data.losses[0])
+        parts.append(f"{loss} of {models[-1]} is {ratio_text(shown.ratio)} times that of {data.reference}")
     if shown.place:
         parts.append({"best": "its best id", "worst": "its worst id"}.get(shown.place, f"rank {shown.place}"))
     return ", ".join(parts)
@@ -83,14 +85,14 @@ def _floats(values: pl.Series) -> np.ndarray:
 
 
 def forecast_note(groups: Sequence[Group]) -> str:
-    """How the ids were chosen, where not all of them are drawn."""
+    """How much is drawn, and how the ids were chosen where not all of them are."""
     if groups and groups[0].styles and len(groups[0].panels) >= summaries.SHOWN_IDS:
         challenger = groups[0].styles[-1].name
         return (
             f"At most {summaries.SHOWN_IDS} ids are drawn, spread from the one where {challenger} did best "
             f"against the reference to the one where it did worst; the last {summaries.SHOWN_ORIGINS} origins each."
         )
-    return f"The last {summaries.SHOWN_ORIGINS} origins of each id."
+    return f"At most the last {summaries.SHOWN_ORIGINS} origins of each id."
 
 
 def cumulative_groups(
@@ -103,28 +105,23 @@ def cumulative_groups(
     groups = []
     for loss in data.losses:
         panels = []
-        for series in summaries.loss_series(scored, loss):
+        shown = summaries.loss_series(scored, loss)
+        for series in shown:
             lines = [Line(styles[m], series.dates, series.cumulative_difference(m, data.reference)) for m in others]
             drawn = [line for line in lines if np.isfinite(line.y).all()]
             visible, cut = figures.visible_range(drawn, summaries.focus(data, series.horizon, loss))
-            notes = (
-                [_leaves(cut, "ending at " + ", ".join(fact_text(float(line.y[-1])) for line in cut))] if cut else []
-            )
+            ends_off = ", ".join(f"{line.style.name} {fact_text(float(line.y[-1]))}" for line in cut)
+            notes = [f"off the scale, ending at: {ends_off}"] if cut else []
             notes += [f"{line.style.name} has infinite losses" for line in lines if not np.isfinite(line.y).all()]
             ends = ", ".join(f"{line.style.name} {fact_text(float(line.y[-1]))}" for line in drawn)
             alt = (
                 f"Cumulative {loss_label(loss)} difference against {data.reference}, "
                 f"{horizon_label(series.horizon, step)}. Final values: {ends or 'none'}."
             )
-            image = figures.cumulative_panel(drawn, visible=visible, alt=alt)
+            image = figures.cumulative_panel(drawn, visible=visible, alt=alt, size=panel_size(len(shown)))
             panels.append(Panel(horizon_label(series.horizon, step), "; ".join(notes), image))
         groups.append(Group(loss_label(loss), tuple(styles[model] for model in others), tuple(panels)))
     return groups
-
-
-def _leaves(cut: Sequence[Line], where: str) -> str:
-    names = [line.style.name for line in cut]
-    return f"{listed(names)} {'leaves' if len(names) == 1 else 'leave'} the plot, {where}"
 
 
 def years_section(
@@ -136,23 +133,24 @@ def years_section(
     models = [model for model in ranked if model in scored.models]
     others = [model for model in models if model != data.reference]
     panels, tables = [], []
-    for series in summaries.loss_series(scored, data.losses[0]):
+    shown = summaries.loss_series(scored, data.losses[0])
+    for series in shown:
         rows = summaries.yearly(series)
         label = horizon_label(series.horizon, step)
         base = np.array([values[data.reference] for _, _, values in rows])
         years = np.array([year for year, _, _ in rows], dtype=float)
         with np.errstate(divide="ignore", invalid="ignore"):
             lines = [Line(styles[m], years, np.array([values[m] for _, _, values in rows]) / base) for m in others]
-        for line in lines:
-            line.y[~np.isfinite(line.y)] = np.nan
         # The few days of a first or last year would set the scale of the whole plot.
         full = np.array([4 * n >= max(n for _, n, _ in rows) for _, n, _ in rows])
         lines = [Line(line.style, years[full], line.y[full]) for line in lines]
         focus = summaries.focus(data, series.horizon, data.losses[0])
-        visible, cut = figures.visible_range(lines, focus, centre=1.0)
-        note = _leaves(cut, "numbers in the table") if cut else ""
+        finite = [Line(line.style, line.x, np.where(np.isinf(line.y), np.nan, line.y)) for line in lines]
+        visible, _ = figures.visible_range(finite, focus, centre=1.0)
+        note = year_plot.off_the_scale(lines, year_plot.year_range(lines, visible)[1])
         alt = f"{loss_label(data.losses[0])} relative to {data.reference} by year, {label}; numbers in the table below."
-        panels.append(Panel(label, note, figures.year_panel(lines, visible=visible, alt=alt)))
+        image = year_plot.year_panel(lines, visible=visible, alt=alt, size=panel_size(len(shown)))
+        panels.append(Panel(label, note, image))
         groups = [(str(year), f"{n:,}", values) for year, n, values in rows]
         caption = f"{label}: {loss_label(data.losses[0])} relative to {data.reference} by year"
         tables.append(ratio_table(caption, groups, models, data.reference, styles, ("Year", "dates")))
@@ -166,11 +164,12 @@ def regime_tables(
     if data.reference not in scored.models:
         return []
     models = [model for model in ranked if model in scored.models]
+    head, by = ("Regime", "regime") if summaries.has_regimes(data) else ("Outcome", "size of the outcome")
     tables = []
     for horizon, rows in summaries.by_regime(data):
         groups = [(regime, f"{n:,}", values) for regime, n, values in rows]
-        caption = f"{horizon_label(horizon, step)}: {loss_label(data.losses[0])} relative to {data.reference} by regime"
-        tables.append(ratio_table(caption, groups, models, data.reference, styles, ("Regime", "forecasts")))
+        caption = f"{horizon_label(horizon, step)}: {loss_label(data.losses[0])} relative to {data.reference} by {by}"
+        tables.append(ratio_table(caption, groups, models, data.reference, styles, (head, "forecasts")))
     return tables
 
 

@@ -109,24 +109,27 @@ def model_styles(models: Iterable[str], families: Mapping[str, str], reference: 
 
 
 def typeset(text: str) -> str:
-    """Keeps a number with its sign: no line may break inside "2 %" or "p = 0.03".
+    """Keeps a number with its sign: no line may break inside "2 %", "p = 0.03" or "2 ± 1".
 
     >>> typeset("5 % (p = 0.03)")
     '5\\xa0% (p\\xa0=\\xa00.03)'
     """
-    return re.sub(r"(?<=\d) (?=%)|(?<=\bp) (?=[=<>])|(?<=[=<>]) (?=\d)", "\N{NO-BREAK SPACE}", text)
+    return re.sub(r"(?<=\d) (?=[%±])|(?<=\bp) (?=[=<>])|(?<=[=<>±]) (?=\d)", "\N{NO-BREAK SPACE}", text)
 
 
 def headline_parts(headline: str) -> list[str]:
-    """A verdict cut for the eye, no word changed: first what is to be read from afar, then sentence by sentence.
+    """A verdict cut for the eye, no word changed: first what is to be read from afar, then sentence by sentence, and
+    horizon by horizon.
 
     >>> headline_parts("No SSM wins: s4d loses 2 % more. It took 87 s.")
     ['No SSM wins:', 's4d loses 2 % more.', 'It took 87 s.']
+    >>> headline_parts("No SSM wins: at 1 day, s4d loses (p = 0.1; p = 0.03 alone); at 5 days, s4d loses.")
+    ['No SSM wins:', 'at 1 day, s4d loses (p = 0.1; p = 0.03 alone);', 'at 5 days, s4d loses.']
     """
     first, *rest = re.split(r"(?<=[:.!?;]) +(?=\S)", headline.strip(), maxsplit=1)
     if len(first) > 160:
         return [headline.strip()]
-    return [first, *(re.split(r"(?<=[.!?]) +(?=[^\W\d])", rest[0]) if rest else [])]
+    return [first, *(re.split(r"(?<=[.!?]) +(?=[^\W\d])|(?<=;) (?=at \d+ \w+, )", rest[0]) if rest else [])]
 
 
 def ratio_text(value: float | None) -> str:
@@ -230,7 +233,11 @@ def date_text(value: Any) -> str:
 
 
 def fact_text(value: Any) -> str:
-    """A plain fact of any simple type, written for people."""
+    """A plain fact of any simple type, written for people.
+
+    >>> fact_text(1622.96), fact_text(0.25849), fact_text(12345.6), fact_text(None)
+    ('1,623', '0.2585', '12,346', '–')
+    """
     if isinstance(value, bool):
         return "yes" if value else "no"
     if value is None:
@@ -238,7 +245,8 @@ def fact_text(value: Any) -> str:
     if isinstance(value, int):
         return f"{value:,}"
     if isinstance(value, float):
-        return f"{value:,.0f}" if value.is_integer() and abs(value) < 1e12 else f"{value:.4g}"
+        whole = (value.is_integer() or abs(value) >= 1e4) and abs(value) < 1e12
+        return f"{value:,.0f}" if whole else f"{value:,.4g}"
     if isinstance(value, Mapping):
         return "; ".join(f"{label_text(key)} {fact_text(item)}" for key, item in value.items()) or "none"
     if isinstance(value, (list, tuple, set, frozenset)):

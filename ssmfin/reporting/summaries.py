@@ -156,15 +156,22 @@ def yearly(series: LossSeries) -> list[tuple[int, int, dict[str, float]]]:
     ]
 
 
+def has_regimes(data: ReportData) -> bool:
+    """Whether terciles of the outcome are times of calm and turbulence: not where it is negative, as returns are."""
+    least = data.predictions["y"].min()
+    return not (isinstance(least, int | float) and least < 0)
+
+
 def by_regime(data: ReportData) -> list[tuple[int, list[tuple[str, int, dict[str, float]]]]]:
-    """Per horizon (regime, rows, model -> mean loss), calm first."""
+    """Per horizon (regime, rows, model -> mean loss), calm first; low to high outcomes where those are no regimes."""
     frame = loss_by_regime(data.predictions, data.losses[0])
+    names = dict(zip(REGIMES, REGIMES if has_regimes(data) else ("low", "middle", "high"), strict=True))
     result = []
     for horizon in sorted(set(frame["horizon"])):
         rows = []
         for regime in REGIMES:
             part = frame.filter((pl.col("horizon") == horizon) & (pl.col("regime") == regime))
             if part.height:
-                rows.append((regime, int(part["n"][0]), dict(part.select("model", "value").iter_rows())))
+                rows.append((names[regime], int(part["n"][0]), dict(part.select("model", "value").iter_rows())))
         result.append((int(horizon), rows))
     return result

@@ -1,4 +1,4 @@
-"""Owns tables as plain cells, and those of losses by group, of costs and of recorded facts."""
+"""Owns tables as plain cells, and those of losses by group, of costs and of the data's records."""
 
 from __future__ import annotations
 
@@ -45,6 +45,7 @@ class Cell:
     model: ModelStyle | None = None
     bar: Bar | None = None
     in_mcs: bool | None = None  # None: the cell has no place for the mark
+    note: str = ""  # small, below the text
     span: int = 1
     rows: int = 1
 
@@ -185,35 +186,3 @@ def record_table(label: str, records: Sequence[Mapping[str, Any]]) -> Table:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def note_lines(notes: Mapping[str, Any], step: str = "row") -> list[tuple[str, str]]:
-    """A model's plain facts as (label, text); how often the insanity filter acted is put in proportion, and the time
-    scales of a network are said as half-lives, unless no fit learned any. `step`: what a row is, singular.
-
-    >>> note_lines({"time_scale_shortest": 2.0, "time_scale_median": 12.5, "time_scale_longest": 250.0}, "day")
-    [('Memory', 'half-lives of 1.386 to 173.3 days, median 8.664: so long until half is left of what a mode holds')]
-    >>> about = {"fits": 2, "fits_that_stayed_at_the_baseline": 2}
-    >>> note_lines(about | {"time_scale_shortest": 2.0, "time_scale_median": 12.5, "time_scale_longest": 250.0})
-    [('Fits', '2'), ('Fits that stayed at the baseline', '2')]
-    """
-    lines = []
-    shortest, median, longest = (notes.get(f"time_scale_{which}") for which in ("shortest", "median", "longest"))
-    if shortest is not None and median is not None and longest is not None:
-        low, middle, high = (fact_text(math.log(2) * scale) for scale in (shortest, median, longest))
-        if not notes.get("fits") or notes["fits"] != notes.get("fits_that_stayed_at_the_baseline"):
-            text = f"half-lives of {low} to {high} {step}s, median {middle}"
-            lines.append(("Memory", f"{text}: so long until half is left of what a mode holds"))
-        notes = {key: value for key, value in notes.items() if not key.startswith("time_scale_")}
-    forecasts = notes.get("forecasts")
-    for key, value in notes.items():
-        if key == "insanity_filter" and isinstance(value, int) and isinstance(forecasts, int) and forecasts > 0:
-            text = f"replaced {value:,} of {forecasts:,} forecasts ({100 * value / forecasts:.2g} %)"
-            lines.append((label_text(key), text))
-        elif key == "forecasts" and "insanity_filter" in notes:
-            continue
-        elif isinstance(value, Mapping):
-            lines += [(f"{label_text(key)}: {name}", fact_text(item)) for name, item in value.items()]
-        else:
-            lines.append((label_text(key), fact_text(value)))
-    return lines

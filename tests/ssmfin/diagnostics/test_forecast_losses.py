@@ -134,6 +134,16 @@ def test_the_cumulative_plot_ends_at_the_sum_of_differences(predictions):
 
 
 @pytest.mark.parametrize("draw", [plot_loss_by_year, plot_loss_by_regime, plot_loss_by_id])
+def test_ratios_have_a_logarithmic_scale_where_one_model_would_squash_all_others(predictions, draw):
+    which = "x" if draw is plot_loss_by_id else "y"
+    for models, scale in ((["ridge", "s4d", "bad"], "log"), (["ridge", "s4d"], "linear")):
+        figure = draw(predictions, models=models)
+        assert {getattr(axes, f"get_{which}scale")() for axes in figure.axes} == {scale}
+        label = getattr(figure.axes[0], f"get_{which}label")()
+        assert ("log scale" in label) == (scale == "log")
+
+
+@pytest.mark.parametrize("draw", [plot_loss_by_year, plot_loss_by_regime, plot_loss_by_id])
 def test_a_panel_for_each_horizon_and_every_model_in_the_legend(draw, predictions):
     figure = draw(predictions, models=["s4d", "ridge"])
     assert len(figure.axes) == 2

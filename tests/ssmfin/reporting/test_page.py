@@ -23,7 +23,7 @@ from ssmfin.reporting.data import ReportData
 from ssmfin.reporting.page import SECTIONS, render_report, write_report
 
 MakeData = Callable[..., ReportData]
-VOID = {"meta", "img", "line", "circle", "br", "link", "input", "hr"}
+VOID = {"meta", "img", "line", "circle", "br", "link", "input", "hr", "source"}
 
 
 class Page(HTMLParser):
@@ -80,7 +80,7 @@ def small() -> str:
 def test_every_section_is_there_in_order_and_linked(small: str) -> None:
     page = Page(small)
     ids = [attributes["id"] for name, attributes in page.tags if name in ("section", "header") and "id" in attributes]
-    asked_for = {"ranking", "distributions"}  # there only where the study has them
+    asked_for = {"ranking", "distributions", "memory", "failures"}  # there only where the study has them
     assert ids == [name for name, _ in SECTIONS if name not in asked_for]
     assert {a["href"] for a in page.named("a")} >= {f"#{name}" for name in ids if name != "verdict"}
     assert page.open == []
@@ -229,6 +229,42 @@ def test_one_id_one_horizon_one_loss(make_data: MakeData) -> None:
         assert "MAE" in section(html, name)
 
 
+def test_a_plot_alone_fills_the_page_and_has_a_form_for_phones(make_data: MakeData) -> None:
+    for ids, widths in ((1, {"1124"}), (2, {"430"})):
+        part = section(render_report(make_data(ids, dates=60, losses=("qlike",))), "forecasts")
+        page = Page(part)
+        assert {image["width"] for image in page.named("img")} == widths
+        assert {source["width"] for source in page.named("source")} == ({"430"} if ids == 1 else set())
+        assert all(source["srcset"].startswith("data:image/") for source in page.named("source"))
+
+
+def test_a_section_that_has_nothing_of_its_own_to_say_is_not_there(make_data: MakeData) -> None:
+    html = render_report(make_data(1, dates=60, losses=("qlike",)))
+    for name in ("by-id", "failures"):
+        assert f'id="{name}"' not in html
+        assert f'href="#{name}"' not in html
+    assert 'id="by-id"' in render_report(make_data(2, dates=60, losses=("qlike",)))
+
+
+def test_only_a_positive_target_has_calm_and_turbulent_times(make_data: MakeData) -> None:
+    for transform, there, absent in (("log", "turbulent", "middle"), ("none", "middle", "turbulent")):
+        html = render_report(make_data(1, dates=60, transform=transform, losses=("mse",)))
+        words = Page(section(html, "regimes")).words
+        assert there in words
+        assert absent not in words
+        assert ("By regime" in html) == (transform == "log")
+
+
+def test_the_mark_of_the_confidence_set_is_explained_beside_it(small: str) -> None:
+    words = Page(section(small, "leaderboard")).words
+    assert "The mark asks how surely a model is behind, not how far" in words
+    assert "Not ruled out is not the same as good." in words
+    glance = small[small.index("glance-table") : small.index("All losses and tests")]
+    assert re.search(
+        r'title="confidence set: (in|out) \(p [<.\d]+\); against log_har: DM p [<.\d]+; \d+ dates"', glance
+    )
+
+
 def test_without_a_state_space_model_baselines_are_drawn(make_data: MakeData) -> None:
     models = {"log_har": ("baseline", 0.2), "ridge": ("baseline", 0.1), "har": ("baseline", 0.3)}
     html = render_report(make_data(2, dates=60, models=models, notes={}))
@@ -317,6 +353,7 @@ def test_a_forecast_that_is_not_positive_costs_infinity_and_breaks_nothing(make_
     predictions = whole.predictions.with_columns(pl.when(first).then(-1e-6).otherwise(pl.col("y_hat")).alias("y_hat"))
     html = render_report(dataclasses.replace(whole, predictions=predictions))
     assert "har has infinite losses" in Page(section(html, "cumulative")).words
+    assert "har ∞ in 2004" in Page(section(html, "years")).words
 
 
 def test_negative_values_without_a_transform(make_data: MakeData) -> None:
