@@ -133,9 +133,10 @@ figure
 # %% [markdown]
 # ## Memory and half-life
 #
-# A mode with factor $\bar A$ has lost half of what it knew after $\log 2 / (-\log|\bar A|)$ steps. That is a number
-# that one can choose: `timescales` says in days from where to where memories start, and `sf.memory` reads off what a
-# model has.
+# A mode with factor $\bar A$ has lost half of what it knew after $\log 2 / (-\log|\bar A|)$ steps, its half-life, and
+# all but $1/e$ of it after $1 / (-\log|\bar A|)$, its time scale, which is 1.44 half-lives. One can choose them:
+# `timescales` says in days (rows) between which time scales the modes start, and `sf.memory` reads off the half-lives
+# that a model has.
 
 # %%
 sf.plot_memory(

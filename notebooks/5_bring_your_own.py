@@ -221,16 +221,20 @@ board.pivot("horizon", index="model", values="ratio_to_reference").sort("1").wit
 sf.plot_cumulative_loss(result, models=["ridge", "trees", "halves", "leaky"])
 
 # %% [markdown]
-# The torch module gets the rest for nothing: its memory can be read off, and it streams (notebook 6).
+# The torch module gets the rest for nothing: it streams (notebook 6), and its half-lives can be read off. `learned`
+# says whether training found them: a network that never improved on its base (here log-HAR) on the validation tail
+# stays at that base, and its half-lives are those it started with.
 
 # %%
 trained = sf.fit(Leaky(layers=1, epochs=5), panel, target="parkinson", horizons=[1, 5], train=500)
 live = trained.live(panel, keep=64)
-sf.memory(trained).select("channel", pl.col("half_life").round(1).alias("half-life, days")).gather_every(5)
+sf.memory(trained).select("channel", pl.col("half_life").round(1).alias("half-life, days"), "learned").gather_every(5)
 
 # %% [markdown]
 # ## In a study file
 #
-# Put the classes into a module of yours, say `my_package/models.py`, and name them: `trees: {kind:
-# "my_package.models:Trees"}` or `leaky: {kind: "my_package.models:Leaky", layers: 1, seeds: [0, 1, 2]}`. Because this
-# runs your code, `ssmfin run study.yaml` asks for `--allow-imports`.
+# Put the classes into a file beside the study, say `mine.py`, and name them: under models `leaky: {kind: "mine:Leaky",
+# layers: 1, seeds: [0, 1, 2]}`, under features `storm: {kind: "mine:SinceStorm", factor: 4}`. No spec is needed there,
+# and a feature need not be a `PanelTransformer`: any class will do whose `transform(X)` answers the panel, a polars
+# frame, with one row for each of its rows. `ssmfin models mine:SinceStorm` says what a class is taken for and what it
+# is given. Because all this runs your code, `ssmfin run study.yaml` asks for `--allow-imports`.

@@ -10,7 +10,6 @@ import copy
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -19,6 +18,7 @@ from pydantic import ConfigDict, Field, field_serializer, field_validator
 from ssmfin.errors import InputError, nearest
 from ssmfin.models.baselines.scales import model_response, require_positive_training
 from ssmfin.models.interface import Design, Fitted, FloatArray, Forecaster, Target, TrainingSet
+from ssmfin.outside import class_named
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,7 @@ class SklearnForecaster(Forecaster):
     kind: ClassVar[str] = "sklearn"
     family: ClassVar[Literal["custom"]] = "custom"
     summary: ClassVar[str] = "a regressor in sklearn's manner"
+    column_fields: ClassVar[tuple[str, ...] | None] = ()
     seconds_per_fit: ClassVar[float] = 1.0
 
     estimator: Any = Field(description="an unfitted regressor with fit and predict")
@@ -133,24 +134,10 @@ def load_external(path: str, parameters: Mapping[str, Any]) -> Forecaster:
     Raises:
         InputError: the path is malformed, cannot be imported, names no such class, or the parameters do not fit.
     """
-    module_name, colon, name = path.partition(":")
-    if not colon or not name.isidentifier() or not all(part.isidentifier() for part in module_name.split(".")):
-        raise InputError(f"model path is malformed, {path!r}; write package.module:Class.")
-    try:
-        module = import_module(module_name)
-    except Exception as error:  # the user's module may fail in any way
-        raise InputError(
-            f"module {module_name!r} cannot be imported, {type(error).__name__}: {error}; "
-            "install it or put its folder on PYTHONPATH."
-        ) from error
-    found = getattr(module, name, None)
-    if not isinstance(found, type):
-        classes = [key for key, value in vars(module).items() if isinstance(value, type) and not key.startswith("_")]
-        raise InputError(f"module {module_name!r} has no class {name!r}; {nearest(name, classes)}")
+    found = class_named(path)
+    check_model(path, found)
     if issubclass(found, Forecaster):
         return found(**parameters)
-    if not (callable(getattr(found, "fit", None)) and callable(getattr(found, "predict", None))):
-        raise InputError(f"{path} is neither a Forecaster nor a regressor; give it fit and predict.")
     accepted = inspect.signature(found).parameters
     if not any(p.kind is inspect.Parameter.VAR_KEYWORD for p in accepted.values()):
         for key in parameters:
@@ -161,6 +148,29 @@ def load_external(path: str, parameters: Mapping[str, Any]) -> Forecaster:
     except (TypeError, ValueError) as error:
         raise InputError(f"{path} cannot be built from {dict(parameters)!r}, {error}; check its parameters.") from error
     return SklearnForecaster(estimator=estimator if _clonable(estimator) else PlainRegressor(found, dict(parameters)))
+
+
+def check_model(path: str, found: type) -> None:
+    """Refuse a class that can be no model.
+
+    Raises:
+        InputError: it is no Forecaster and has no fit and predict; says what it lacks.
+    """
+    fits = callable(getattr(found, "fit", None)) and callable(getattr(found, "predict", None))
+    if not (issubclass(found, Forecaster) or fits):
+        raise InputError(f"{path} is neither a Forecaster nor a regressor; {what_it_lacks(found)}.")
+
+
+def what_it_lacks(found: type) -> str:
+    """The remedy for a class that is no model, by what it seems to be."""
+    if callable(getattr(found, "transform", None)):
+        return "it has transform: name it under features"
+    if any(f"{base.__module__}.{base.__name__}" == "torch.nn.modules.module.Module" for base in found.__mro__):
+        return (
+            "a torch module is no model by itself: let a subclass of sf.DeepForecaster return it from blocks(width), "
+            "or wrap it in a class with fit(X, y) and predict(X)"
+        )
+    return "give it fit(X, y) and predict(X)"
 
 
 def _clonable(estimator: Any) -> bool:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import itertools
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -194,6 +194,29 @@ class Forecast:
     threshold: FloatArray | None = None
 
 
+class LayerMemory(NamedTuple):
+    """How long the modes of one layer of one network remember: (channels, modes) rows until one has decayed to 1/e.
+
+    learned: false where training left the network as it started.
+    """
+
+    network: int
+    layer: int
+    learned: bool
+    time_scales: FloatArray
+
+
+class Memory(NamedTuple):
+    """What a fitted network remembers: by the modes of its layers, and by the rows that its forecasts hang on.
+
+    sensitivity: (ages,) how much a forecast changes with the row that many rows before its origin; zeros if it learned
+    nothing.
+    """
+
+    layers: list[LayerMemory]
+    sensitivity: FloatArray
+
+
 class Fitted(ABC):
     """A fitted model.
 
@@ -221,12 +244,16 @@ class Fitted(ABC):
         """
         return Forecast(self.predict(design, rows))
 
+    def memory(self, design: Design) -> Memory | None:
+        """What it remembers at the newest rows of a design, which it was fitted on; None, unless it is a network."""
+        return None
+
 
 class Forecaster(BaseModel, ABC):
     """A model's configuration: frozen, typed, and able to fit.
 
     Subclasses add fields (with units in their descriptions) and `fit`. The class attributes tell the harness how to
-    schedule it; `seconds_per_fit` is only a first guess for `plan`, replaced by measured times.
+    schedule it; `seconds_per_fit` (of one id) is only a first guess for `plan`, replaced by measured times.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -235,6 +262,7 @@ class Forecaster(BaseModel, ABC):
     family: ClassVar[Literal["baseline", "ssm", "sequence", "combination", "custom"]] = "custom"
     summary: ClassVar[str] = ""
     uses_features: ClassVar[bool] = True  # False: only lag_means, observed, columns
+    column_fields: ClassVar[tuple[str, ...] | None] = None  # fields that name the columns read; None: not told
     stochastic: ClassVar[bool] = False  # True: run once per seed
     positive_target: ClassVar[bool] = False  # True: has no meaning for a target that is zero or negative somewhere
     fits_per_task: ClassVar[int] = 1  # how many refits share a task of the store
@@ -249,6 +277,26 @@ class Forecaster(BaseModel, ABC):
     @abstractmethod
     def fit(self, training: TrainingSet, *, seed: int) -> Fitted:
         """Learn from the training set alone. The same arguments give the same bits."""
+
+    @property
+    def typical_epochs(self) -> int | None:
+        """Passes over the training window that a fit is likely to make; None of a model that makes no such passes."""
+        return None
+
+    def guessed_seconds(self, rows: int, ids: int) -> float:
+        """What one fit should take on one core, roughly, before any was measured.
+
+        Args:
+            rows: of the training window, all ids together.
+        """
+        return self.seconds_per_fit * ids
+
+    def columns_read(self) -> tuple[str, ...] | None:
+        """Which of `Design.columns` it reads; None: perhaps all. A row to forecast from needs these and no others."""
+        if self.column_fields is None:
+            return None
+        named = (getattr(self, field) for field in self.column_fields)
+        return tuple(name for names in named for name in ((names,) if isinstance(names, str) else names))
 
 
 class WalkForecaster(Forecaster):

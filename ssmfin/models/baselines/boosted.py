@@ -32,6 +32,7 @@ class LightGBM(Forecaster):
     kind: ClassVar[str] = "lightgbm"
     family: ClassVar[Literal["baseline"]] = "baseline"
     summary: ClassVar[str] = "gradient boosted trees on all features"
+    column_fields: ClassVar[tuple[str, ...] | None] = ()
     fits_per_task: ClassVar[int] = 8
     seconds_per_fit: ClassVar[float] = 0.1
 

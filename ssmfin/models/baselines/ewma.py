@@ -25,6 +25,7 @@ class EWMA(WalkForecaster):
     kind: ClassVar[str] = "ewma"
     family: ClassVar[Literal["baseline"]] = "baseline"
     summary: ClassVar[str] = "RiskMetrics average of the target"
+    column_fields: ClassVar[tuple[str, ...] | None] = ()
     uses_features: ClassVar[bool] = False
     seconds_per_fit: ClassVar[float] = 0.00001
 

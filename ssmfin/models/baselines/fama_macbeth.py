@@ -30,6 +30,7 @@ class FamaMacBeth(Forecaster):
     kind: ClassVar[str] = "fama_macbeth"
     family: ClassVar[Literal["baseline"]] = "baseline"
     summary: ClassVar[str] = "slopes across the ids of a date, averaged over dates: ranks ids (Fama, MacBeth 1973)"
+    column_fields: ClassVar[tuple[str, ...] | None] = ()
     fits_per_task: ClassVar[int] = 64
     seconds_per_fit: ClassVar[float] = 0.002
 

@@ -49,6 +49,7 @@ class GARCH(Forecaster):
     kind: ClassVar[str] = "garch"
     family: ClassVar[Literal["baseline"]] = "baseline"
     summary: ClassVar[str] = "GARCH(1,1) of returns, scaled to the target"
+    column_fields: ClassVar[tuple[str, ...] | None] = ("returns",)
     uses_features: ClassVar[bool] = False
     fits_per_task: ClassVar[int] = 16
     seconds_per_fit: ClassVar[float] = 0.03

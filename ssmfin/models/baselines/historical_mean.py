@@ -24,6 +24,7 @@ class HistoricalMean(Forecaster):
     kind: ClassVar[str] = "historical_mean"
     family: ClassVar[Literal["baseline"]] = "baseline"
     summary: ClassVar[str] = "mean over the training window; with weight 0 a forecast of zero (returns)"
+    column_fields: ClassVar[tuple[str, ...] | None] = ()
     uses_features: ClassVar[bool] = False
     fits_per_task: ClassVar[int] = 512
     seconds_per_fit: ClassVar[float] = 0.0005

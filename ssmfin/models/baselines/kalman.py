@@ -52,6 +52,7 @@ class Kalman(Forecaster):
     kind: ClassVar[str] = "kalman"
     family: ClassVar[Literal["baseline"]] = "baseline"
     summary: ClassVar[str] = "local level, or a sum of AR(1)s, under noise by the Kalman filter"
+    column_fields: ClassVar[tuple[str, ...] | None] = ()
     uses_features: ClassVar[bool] = False
     fits_per_task: ClassVar[int] = 8
     seconds_per_fit: ClassVar[float] = 0.02

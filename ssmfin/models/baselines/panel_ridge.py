@@ -37,6 +37,7 @@ class PanelRidge(Forecaster):
     kind: ClassVar[str] = "panel_ridge"
     family: ClassVar[Literal["baseline"]] = "baseline"
     summary: ClassVar[str] = "ridge on all features, each id's slopes shrunk towards those of all ids"
+    column_fields: ClassVar[tuple[str, ...] | None] = ()
     seconds_per_fit: ClassVar[float] = 0.2
     fits_per_task: ClassVar[int] = 32
 

@@ -18,6 +18,7 @@ class RandomWalk(WalkForecaster):
     kind: ClassVar[str] = "random_walk"
     family: ClassVar[Literal["baseline"]] = "baseline"
     summary: ClassVar[str] = "the newest known value"
+    column_fields: ClassVar[tuple[str, ...] | None] = ()
     uses_features: ClassVar[bool] = False
     seconds_per_fit: ClassVar[float] = 0.00001
 

@@ -35,6 +35,7 @@ class Ridge(WalkForecaster):
     kind: ClassVar[str] = "ridge"
     family: ClassVar[Literal["baseline"]] = "baseline"
     summary: ClassVar[str] = "ridge on all features, penalty by time-ordered validation"
+    column_fields: ClassVar[tuple[str, ...] | None] = ()
     seconds_per_fit: ClassVar[float] = 0.0002
 
     penalties: tuple[float, ...] = Field(

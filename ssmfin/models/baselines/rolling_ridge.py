@@ -36,6 +36,7 @@ class RollingRidge(Forecaster):
     kind: ClassVar[str] = "rolling_ridge"
     family: ClassVar[Literal["baseline"]] = "baseline"
     summary: ClassVar[str] = "ridge on all features, estimated anew at every row"
+    column_fields: ClassVar[tuple[str, ...] | None] = ()
     seconds_per_fit: ClassVar[float] = 0.01
 
     penalties: tuple[float, ...] = Field(

@@ -75,6 +75,34 @@ def combine(
     return Combined(_mean(np.moveaxis(record.forecast, 0, -1), used, mean), table, learned)
 
 
+def combine_quantiles(quantiles: FloatArray, weights: FloatArray, *, mean: Mean) -> FloatArray:
+    """Averages of the members' quantile functions, level by level, with the weights of their means.
+
+        arithmetic: Q(p) = sum_k w_k Q_k(p)        geometric: Q(p) = exp(sum_k w_k log Q_k(p)), the same of log y
+
+    The average of quantile functions is one: it does not fall. It keeps the members' shape and averages their spread,
+    where the mixture of their distributions (the linear pool) would be wider than each of them.
+
+    Args:
+        quantiles: (K, n, H, Q) original scale, not falling along the levels; not negative if geometric.
+        weights: (n, H, K).
+    Returns:
+        (n, H, Q); NaN throughout at a horizon of which a member tells none somewhere.
+    References:
+        Lichtendahl, Grushka-Cockayne, Winkler (2013), Management Science 59 (quantiles or probabilities?); Busetti
+        (2017), Oxford Bulletin of Economics and Statistics 79.
+    """
+    members, shares = np.moveaxis(quantiles, 0, -1), weights[:, :, None, :]  # (n, H, Q, K), (n, H, 1, K)
+    if mean == "geometric":
+        with np.errstate(divide="ignore"):
+            logs = np.where(shares > 0, np.log(members), 0.0)  # a quantile may be zero
+        found = np.where(np.isnan(members).any(axis=-1), np.nan, np.exp(np.sum(shares * logs, axis=-1)))
+    else:
+        found = np.sum(shares * members, axis=-1)
+    told = np.all(np.isfinite(found), axis=(0, 2))
+    return np.where(told[:, None], found, np.nan)
+
+
 def _mean(forecast: FloatArray, weights: FloatArray, mean: Mean) -> FloatArray:
     """Over the last axis, of the members that are there."""
     there = np.isfinite(forecast)

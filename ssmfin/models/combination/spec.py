@@ -29,6 +29,9 @@ class Combination(Forecaster):
     with f_0 the equally weighted mean: under QLIKE the relative error y / f_0 - 1 is regressed on log(f_k / f_0)
     (arithmetic: f_k / f_0 - 1), under MSE the error y - f_0 on f_0 log(f_k / f_0) (f_k - f_0).
 
+    Where all members give quantiles of the same levels, so does the combination: their quantiles averaged in the same
+    way, with the same weights (`combining.combine_quantiles`). Else it forecasts the mean alone.
+
     References:
         Bates, Granger (1969), Operational Research Quarterly 20; Timmermann (2006), Handbook of Economic Forecasting 1,
         sections 2.3 and 5.2 (constraints and shrinkage).

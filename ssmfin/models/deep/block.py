@@ -73,9 +73,12 @@ class SequenceBlock(nn.Module, ABC):
         return None
 
     def time_scales(self) -> Tensor | None:
-        """(channels, modes) steps after which a mode has decayed to 1/e; None where that has no meaning.
+        """(channels, modes) time scales tau in steps; None where that has no meaning.
 
-        By default those of the spectrum, -1 / log |eigenvalue|.
+            what a mode holds after t steps = exp(-t / tau),        half-life = ln 2 tau = .69 tau
+
+        `timescales` of the kinds are such tau, to 1/e; what is shown (`ssmfin.memory`, reports) are half-lives. By
+        default those of the spectrum, -1 / log |eigenvalue|.
         """
         spectrum = self.spectrum()
         return None if spectrum is None else -1 / spectrum.abs().log()

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from ssmfin.models.deep.streaming import Stream
 
 
+TYPICAL_EPOCHS = 36
+
+
 def _in_order(timescales: tuple[float, float]) -> tuple[float, float]:
     if not 0 < timescales[0] <= timescales[1] <= 1e6:
         raise ValueError("use (shortest, longest) with 0 < shortest <= longest <= 1e6 rows")
@@ -30,7 +33,10 @@ def _in_order(timescales: tuple[float, float]) -> tuple[float, float]:
 Timescales = Annotated[
     tuple[float, float],
     AfterValidator(_in_order),
-    Field(description="shortest and longest memory of a channel at the start, in rows (1/e); log-uniform between"),
+    Field(
+        description="shortest and longest time scale of a channel at the start, log-uniform between: rows until 1/e of "
+        "what it holds is left; half is left after .69 of that, the half-life that `sf.memory` and reports show"
+    ),
 ]
 
 
@@ -43,9 +49,10 @@ class DeepForecaster(Forecaster):
     at each of its origins. It forecasts from a state carried from the id's first row, as a stream does.
     """
 
+    column_fields: ClassVar[tuple[str, ...] | None] = ()
     stochastic: ClassVar[bool] = True
     fits_per_task: ClassVar[int] = 1
-    seconds_per_fit: ClassVar[float] = 2.0
+    seconds_per_fit: ClassVar[float] = 2.0  # two layers of width 16, TYPICAL_EPOCHS over 1,000 rows
 
     layers: int = Field(2, ge=1, le=64, description="blocks, one after the other")
     width: int = Field(16, ge=1, le=4096, description="channels of a layer")
@@ -151,6 +158,15 @@ class DeepForecaster(Forecaster):
     def width_step(self) -> int:
         """What every width must be a multiple of."""
         return 1
+
+    @property
+    def typical_epochs(self) -> int:
+        """Early stopping as a rule ends training after `TYPICAL_EPOCHS`."""
+        return min(self.epochs, TYPICAL_EPOCHS) if self.early_stopping else self.epochs
+
+    def guessed_seconds(self, rows: int, ids: int) -> float:
+        size = max(rows, 250) / 1000 * self.layers / 2 * max(self.width / 16, 1.0)
+        return self.seconds_per_fit * self.ensemble * size * self.typical_epochs / TYPICAL_EPOCHS + 0.2
 
     def fit(self, training: TrainingSet, *, seed: int) -> FittedDeep:
         from ssmfin.models.deep.fitting import fit_deep

@@ -17,11 +17,12 @@ import torch
 from ssmfin.errors import InputError
 from ssmfin.models.deep.base import Base
 from ssmfin.models.deep.heads import Head
+from ssmfin.models.deep.memory import layer_memories, sensitivity_by_age
 from ssmfin.models.deep.monitors import state_norm
 from ssmfin.models.deep.sequences import Reader, chunk, input_rows, training_segments
 from ssmfin.models.deep.skeleton import Network, NetworkState
 from ssmfin.models.deep.training import one_thread
-from ssmfin.models.interface import Design, Fitted, FloatArray, Forecast, Target
+from ssmfin.models.interface import Design, Fitted, FloatArray, Forecast, Memory, Target
 
 if TYPE_CHECKING:
     from ssmfin.models.deep.forecaster import DeepForecaster
@@ -130,6 +131,9 @@ class FittedDeep(Fitted):
         stayed = len(learned) - sum(learned)
         return f"{text}; {stayed} of {len(learned)} networks stayed at {self.base_name}" if stayed else text
 
+    def memory(self, design: Design) -> Memory:
+        return Memory(layer_memories(self), sensitivity_by_age(self, design))
+
     def without_rows(self) -> Design:
         """A design of the model's target, ids and features that has no rows."""
         nothing, H = np.empty(0, dtype=np.int64), len(self.target.horizons)
@@ -155,39 +159,47 @@ class FittedDeep(Fitted):
     def forecast(self, design: Design, rows: np.ndarray) -> Forecast:
         """The mean, and quantiles at the forecaster's `levels` or the event's probability where the head has them."""
         base, found = self.base.forecast(design, rows), self._raw(design, rows)
+        several, refused = self.corrected(base, self._corrections(base, found))
+        if not self.base.log:
+            self.notes["insanity_filter"] = self.notes.get("insanity_filter", 0) + refused
+        if len(several) > 1 and len(base):
+            spread = np.std(several, axis=0) / (np.abs(base) if self.base.log else self.base.label_scale)
+            self.notes["ensemble_spread"] = float(spread.mean())
+        return self._told(several, base, found, self._numbers(design)[rows])
+
+    def read(self, base: FloatArray, found: Numbers, known: np.ndarray) -> Forecast:
+        """All that is forecast from a base, (n, H), and the networks' numbers; `known`: (n,) positions in `ids`."""
+        several, _ = self.corrected(base, self._corrections(base, found))
+        return self._told(several, base, found, known)
+
+    def _told(self, several: FloatArray, base: FloatArray, found: Numbers, known: np.ndarray) -> Forecast:
+        """A forecast from every member's mean, (M, n, H)."""
         levels = np.array(self.forecaster.levels)
-        quantiles = self._averaged(design, rows, found, lambda head, raw, _: head.quantiles(raw, levels))
-        event, threshold = self._event(design, rows, base, found)
+        quantiles = self._averaged(base, found, lambda head, raw, _: head.quantiles(raw, levels))
+        event, threshold = self._event(base, found, known)
         return Forecast(
-            mean=self._mean(base, self._corrections(design, rows, found)),
+            mean=np.asarray(several.mean(axis=0) if len(several) > 1 else several[0]),
             levels=() if quantiles is None else self.forecaster.levels,
             quantiles=None if quantiles is None else self.base.on_original_scale(base, quantiles),
             event=event,
             threshold=threshold,
         )
 
+    def _numbers(self, design: Design) -> np.ndarray:
+        """(R,) position of each row's id in `ids`; their number for one that training never saw."""
+        number = {name: k for k, name in enumerate(self.ids)}
+        known = np.array([number.get(name, len(self.ids)) for name in design.ids], dtype=np.int64)
+        return np.asarray(known[design.id_index])
+
     def _event(
-        self, design: Design, rows: np.ndarray, base: FloatArray, found: Numbers
+        self, base: FloatArray, found: Numbers, known: np.ndarray
     ) -> tuple[FloatArray | None, FloatArray | None]:
         """(n, H) probability of the event, and where it begins, original scale; None where the head knows none."""
         if self.event_level is None:
             return None, None
-        number = {name: k for k, name in enumerate(self.ids)}
-        known = np.array([number.get(name, len(self.ids)) for name in design.ids], dtype=np.int64)
-        threshold = self.event_level[known[design.id_index[rows]]]
+        threshold = self.event_level[known]
         begins = self.base.residual(threshold, base)
-        return self._averaged(
-            design, rows, found, lambda head, raw, at: head.event_probability(raw, begins[at])
-        ), threshold
-
-    def _mean(self, base: FloatArray, corrections: FloatArray) -> FloatArray:
-        several, refused = self.corrected(base, corrections)
-        if not self.base.log:
-            self.notes["insanity_filter"] = self.notes.get("insanity_filter", 0) + refused
-        if len(several) > 1 and len(base):
-            spread = np.std(several, axis=0) / (np.abs(base) if self.base.log else self.base.label_scale)
-            self.notes["ensemble_spread"] = float(spread.mean())
-        return np.asarray(several.mean(axis=0) if len(several) > 1 else several[0])
+        return self._averaged(base, found, lambda head, raw, at: head.event_probability(raw, begins[at])), threshold
 
     def predict_quantiles(self, design: Design, rows: np.ndarray, levels: Sequence[float]) -> FloatArray | None:
         """(n, H, Q) quantiles on the original scale, increasing in the level; None where the head has none.
@@ -201,19 +213,20 @@ class FittedDeep(Fitted):
         if not ((asked > 0) & (asked < 1)).all():
             raise InputError(f"levels is {list(levels)}; use numbers between 0 and 1.")
         base = self.base.forecast(design, rows)
-        found = self._averaged(design, rows, self._raw(design, rows), lambda head, raw, _: head.quantiles(raw, asked))
+        found = self._averaged(base, self._raw(design, rows), lambda head, raw, _: head.quantiles(raw, asked))
         return None if found is None else self.base.on_original_scale(base, found)
 
     def predict_event(self, design: Design, rows: np.ndarray) -> FloatArray | None:
         """(n, H) probability that the label exceeds the id's threshold; None where the head has none."""
-        return self._event(design, rows, self.base.forecast(design, rows), self._raw(design, rows))[0]
+        base = self.base.forecast(design, rows)
+        return self._event(base, self._raw(design, rows), self._numbers(design)[rows])[0]
 
     def corrections(self, design: Design, rows: np.ndarray) -> FloatArray:
         """g of every member of the ensemble, (M, n, H): zero where an id has no network."""
-        return self._corrections(design, rows, self._raw(design, rows))
+        return self._corrections(np.empty((len(rows), len(design.target.horizons))), self._raw(design, rows))
 
-    def _corrections(self, design: Design, rows: np.ndarray, found: Numbers) -> FloatArray:
-        out = np.zeros((self.forecaster.ensemble, len(rows), len(design.target.horizons)))
+    def _corrections(self, base: FloatArray, found: Numbers) -> FloatArray:
+        out = np.zeros((self.forecaster.ensemble, *base.shape))
         for group, asked, raw in found:
             for member, values in enumerate(raw):
                 out[member, asked] = group.head.mean(values)
@@ -236,9 +249,9 @@ class FittedDeep(Fitted):
         found = [self.base.corrected(base, g) for g in corrections]
         return np.stack([forecast for forecast, _ in found]), sum(refused for _, refused in found)
 
-    def _averaged(self, design: Design, rows: np.ndarray, found: Numbers, read: Reading) -> FloatArray | None:
-        zero = np.zeros((len(rows), len(design.target.horizons), 1 + self.groups[0].head.extra))
-        start = read(self.groups[0].head, zero, np.arange(len(rows)))  # an id without a network: as untrained
+    def _averaged(self, base: FloatArray, found: Numbers, read: Reading) -> FloatArray | None:
+        zero = np.zeros((*base.shape, 1 + self.groups[0].head.extra))
+        start = read(self.groups[0].head, zero, np.arange(len(base)))  # an id without a network: as untrained
         if start is None:
             return None
         out = np.array(start)

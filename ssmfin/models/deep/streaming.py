@@ -18,10 +18,10 @@ from ssmfin.models.deep.sequences import calendar, days, input_rows
 from ssmfin.models.deep.skeleton import Inputs, NetworkState
 from ssmfin.models.deep.stream_states import StreamStates, read_states
 from ssmfin.models.deep.training import one_thread
-from ssmfin.models.interface import Design, FloatArray
+from ssmfin.models.interface import Design, FloatArray, Forecast
 
 if TYPE_CHECKING:
-    from ssmfin.models.deep.prediction import FittedDeep, Group
+    from ssmfin.models.deep.prediction import FittedDeep, Group, Numbers
 
 CHUNK = 1024  # rows of a history at once
 NEVER = np.iinfo(np.int64).min
@@ -68,15 +68,28 @@ class Stream:
         *,
         ds: np.datetime64 | str | None = None,
     ) -> FloatArray:
-        """Read one new row of some ids and forecast from it.
+        """Read one new row of some ids and forecast the mean from it: `read` without quantiles and events.
+
+        Returns:
+            (n, H) forecasts of the mean on the original scale.
+        """
+        return self.read(ids, features, lag_means, ds=ds).mean
+
+    def read(
+        self,
+        ids: Sequence[str],
+        features: FloatArray,
+        lag_means: FloatArray,
+        *,
+        ds: np.datetime64 | str | None = None,
+    ) -> Forecast:
+        """Read one new row of some ids and forecast from it all that the head knows, as `FittedDeep.forecast` does.
 
         Args:
             ids: (n,) some of the stream's, each once.
             features: (n, F) in the order of `fitted.feature_names`.
             lag_means: (n, 3) means of the target over the last 1, 5, 22 rows, original scale.
             ds: date or time of the rows, after that of the ids' last ones; needed for `calendar` and `sessions: reset`.
-        Returns:
-            (n, H) forecasts of the mean on the original scale.
         Raises:
             InputError: a value is not finite, a row is not newer, an id or a shape is wrong. No state has changed then.
         """
@@ -87,13 +100,14 @@ class Stream:
         when = self._checked_time(ids, places, ds)
         known = np.array([self.fitted.ids.index(name) for name in ids])
         base = self._states.base.forecast(places, features, lag_means)
-        forecasts = self._advance(places, known, features, base, when)
-        if not np.isfinite(forecasts).all():
-            bad = ids[int(np.argwhere(~np.isfinite(forecasts))[0, 0])]
-            raise InputError(f"the forecast for {bad!r} is not finite; look at its features and lag means.")
+        forecast = self.fitted.read(base, self._advance(places, known, features, when), known)
+        for values in (forecast.mean, forecast.quantiles, forecast.event):
+            if values is not None and not np.isfinite(values).all():
+                bad = ids[int(np.argwhere(~np.isfinite(values))[0, 0])]
+                raise InputError(f"the forecast for {bad!r} is not finite; look at its features and lag means.")
         self._states.base.put(places, features, lag_means)
         self._commit(places, when)
-        return forecasts
+        return forecast
 
     def extend(self, design: Design) -> None:
         """Read a long history, every row of it, without forecasting: as many calls of `step`, but faster.
@@ -162,12 +176,10 @@ class Stream:
         stream._last[:] = tensors["last"].numpy()
         return stream
 
-    def _advance(
-        self, places: np.ndarray, known: np.ndarray, features: FloatArray, base: FloatArray, when: int
-    ) -> FloatArray:
-        """Forecasts (n, H), leaving the new states in `self._after` for `_commit`."""
+    def _advance(self, places: np.ndarray, known: np.ndarray, features: FloatArray, when: int) -> Numbers:
+        """The networks' numbers, leaving the new states in `self._after` for `_commit`."""
         fitted = self.fitted
-        corrections = np.zeros((fitted.forecaster.ensemble, *base.shape))
+        found: Numbers = []
         self._after: list[tuple[int, int, torch.Tensor, NetworkState]] = []
         columns = fitted.reader.scale.apply(fitted.ids, known, features)
         numbers = np.array([fitted.reader.numbers.get(fitted.ids[k], 0) for k in known])
@@ -187,6 +199,7 @@ class Stream:
                 inside = self._states.inside(which, places[mine])
                 part = inputs if everyone else inputs.pick(torch.from_numpy(mine).to(self._device))
                 keep = torch.from_numpy(~fresh[mine]).to(self._device)
+                several = []
                 for member, network in enumerate(group.networks):
                     state = self._states.taken(which, member, inside)
                     if fresh.any():
@@ -195,11 +208,10 @@ class Stream:
                             for block in state
                         )
                     raw, after = network.step(part, state)
-                    numbers_of = raw.double().cpu().numpy() * group.credibility[:, None]
-                    corrections[member, mine] = group.head.mean(numbers_of)
+                    several.append(raw.double().cpu().numpy() * group.credibility[:, None])
                     self._after.append((which, member, inside, after))
-        several, _ = fitted.corrected(base, corrections)
-        return np.asarray(several.mean(axis=0) if len(several) > 1 else several[0])
+                found.append((group, mine, several))
+        return found
 
     def _commit(self, places: np.ndarray, when: int) -> None:
         for which, member, inside, after in self._after:

@@ -28,8 +28,8 @@ class LinearAttention(DeepForecaster):
     feature_map: Literal["elu", "identity"] = Field("elu", description="of queries and keys: elu + 1, or none (RetNet)")
     timescales: Timescales | None = Field(
         (1.0, 252.0),
-        description="shortest and longest memory of the heads, in rows; null: no decay, every past row counts alike, "
-        "and float32 slowly loses the newest among them",
+        description="shortest and longest time scale of the heads, in rows (until 1/e is left); null: no decay, every "
+        "past row counts alike, and float32 slowly loses the newest among them",
     )
     expand: int = Field(4, ge=1, le=16, description="hidden channels of the feed-forward map for each channel")
 

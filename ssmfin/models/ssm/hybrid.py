@@ -22,7 +22,7 @@ class Hybrid(DeepForecaster):
     kind: ClassVar[str] = "hybrid"
     family: ClassVar[Literal["baseline", "ssm", "sequence", "custom"]] = "ssm"
     summary: ClassVar[str] = "Mamba blocks with sliding-window attention, correcting log-HAR"
-    seconds_per_fit: ClassVar[float] = 6.0
+    seconds_per_fit: ClassVar[float] = 4.0
 
     every: int = Field(2, ge=2, le=64, description="attention at every k-th layer; at most `layers`")
     heads: int = Field(4, ge=1, le=64, description="of attention; a divisor of width / 2")

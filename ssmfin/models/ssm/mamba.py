@@ -22,7 +22,7 @@ class Mamba(DeepForecaster):
     kind: ClassVar[str] = "mamba"
     family: ClassVar[Literal["baseline", "ssm", "sequence", "custom"]] = "ssm"
     summary: ClassVar[str] = "Mamba (selective deep SSM), correcting log-HAR"
-    seconds_per_fit: ClassVar[float] = 6.0
+    seconds_per_fit: ClassVar[float] = 4.0
 
     state: int = Field(16, ge=1, le=256, description="states a channel")
     expand: int = Field(2, ge=1, le=16, description="inner channels for each channel")

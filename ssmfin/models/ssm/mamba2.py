@@ -23,7 +23,7 @@ class Mamba2(DeepForecaster):
     kind: ClassVar[str] = "mamba2"
     family: ClassVar[Literal["baseline", "ssm", "sequence", "custom"]] = "ssm"
     summary: ClassVar[str] = "Mamba-2 (selective deep SSM by heads), correcting log-HAR"
-    seconds_per_fit: ClassVar[float] = 6.0
+    seconds_per_fit: ClassVar[float] = 4.0
 
     state: int = Field(32, ge=1, le=1024, description="states a channel")
     expand: int = Field(2, ge=1, le=16, description="inner channels for each channel")

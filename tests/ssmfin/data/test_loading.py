@@ -54,9 +54,13 @@ def test_names_can_be_swapped(frame: pl.DataFrame) -> None:
 @pytest.mark.parametrize(
     ("rename", "columns", "words"),
     [
-        ({}, {"rv": "variances"}, ["no column 'variances'", "data.columns"]),
+        ({}, {"rv": "variances"}, ["no column 'variances'", "correct columns"]),
         ({"rv": "variance"}, {"rv": "variances"}, ["did you mean 'variance'?"]),
-        ({"ds": "Date", "unique_id": "Ticker"}, {}, ["data.columns: {ds: Date}", "data.columns: {unique_id: Ticker}"]),
+        (
+            {"ds": "Date", "unique_id": "Ticker"},
+            {},
+            ['set columns={"ds": "Date"}', 'set columns={"unique_id": "Ticker"}'],
+        ),
         ({}, {"rv": "log_return"}, ["has a column 'rv' already"]),
         ({"rv": "v"}, {"rv": "v", "rw": "v"}, ["two names"]),
         ({}, {" ": "rv"}, ["gives no name"]),
@@ -86,7 +90,7 @@ def test_a_misspelled_measure_is_answered_with_what_data_measures_makes() -> Non
 
 def test_missing_measure_is_answered_with_the_section_that_computes_it() -> None:
     for measures in (None, {"kind": "range"}):
-        with pytest.raises(InputError, match=r"data\.measures computes it: \{.*\[yang_zhang\]\}"):
+        with pytest.raises(InputError, match=r'to compute it, measures=\{.*\["yang_zhang"\]\}'):
             load_panel({"kind": "arch"}, measures=measures, target="yang_zhang")
 
 
@@ -112,7 +116,7 @@ def test_rows_outside_the_subset_are_not_judged(frame: pl.DataFrame) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"ids": ["market_33"]}, ["has no id 'market_33'", "did you mean", "data.ids"]),
+        ({"ids": ["market_33"]}, ["has no id 'market_33'", "did you mean", "correct ids"]),
         ({"ids": []}, ["ids"]),
         ({"start": "2031-01-01"}, ["no rows from 2031-01-01", "runs from 2000-01-03"]),
         ({"start": "2000-02-01", "end": "2000-01-01"}, ["no rows from 2000-02-01 to 2000-01-01"]),
@@ -128,7 +132,7 @@ def test_rows_outside_the_subset_are_not_judged(frame: pl.DataFrame) -> None:
                     "by_id": {"market_O": {"time": "15:00", "zone": "Asia/Tokyo"}},
                 }
             },
-            ["no id 'market_O'", "did you mean 'market_", "data.closes.by_id"],
+            ["no id 'market_O'", "did you mean 'market_", "correct closes.by_id"],
         ),
     ],
 )
@@ -214,7 +218,7 @@ def test_whole_numbers_that_pandas_made_floats_are_ids_still() -> None:
 
 @pytest.mark.parametrize("dtype", [pl.Int64, pl.Float64, pl.Boolean, pl.Time])
 def test_dates_of_a_type_that_is_none_are_refused(frame: pl.DataFrame, dtype: Any) -> None:
-    with pytest.raises(InputError, match=r"column ds is of type .*data\.date_format"):
+    with pytest.raises(InputError, match=r"column ds is of type .*set date_format"):
         load_panel(frame.with_columns(ds=pl.lit(1).cast(pl.Int64).cast(dtype) if dtype != pl.Time else pl.time(1)))
 
 
@@ -293,7 +297,7 @@ def test_oxford_panel_loads_and_its_hole_is_noted() -> None:
     panel = load_panel(path, columns=MINE, target="rv5", positive=True)
     assert (panel.frame.height, len(panel.ids)) == (99_253, 21)
     assert [gap["unique_id"] for gap in panel.notes["gaps"]] == [".STI", ".KSE"]
-    with pytest.raises(InputError, match=r"set data\.columns: \{ds: date\}.*\{unique_id: symbol\}"):
+    with pytest.raises(InputError, match=r'set columns=\{"ds": "date"\}.*\{"unique_id": "symbol"\}'):
         load_panel(path)
 
 
@@ -318,7 +322,7 @@ def test_defects_of_us_equities_are_all_told_and_can_be_dropped() -> None:
 @needs("futures122_adjusted_day.parquet")
 def test_negative_adjusted_prices_have_no_log_but_load_without_one() -> None:
     path = SHARED / "futures122_adjusted_day.parquet"
-    with pytest.raises(InputError, match=r"in 31,616 rows; .*target\.transform: none"):
+    with pytest.raises(InputError, match=r"in 31,616 rows; .*use positive=False"):
         load_panel(path, columns=MINE, target="price", positive=True)
     assert len(load_panel(path, columns=MINE, target="price").ids) == 122
 

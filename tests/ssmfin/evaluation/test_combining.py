@@ -19,7 +19,7 @@ from ssmfin.features.row_specs import HarLagsSpec
 from ssmfin.models.baselines.har.members import HAR, LogHAR
 from ssmfin.models.baselines.ridge import Ridge
 from ssmfin.models.combination.spec import Combination
-from ssmfin.models.interface import Fitted, Forecaster, Target
+from ssmfin.models.interface import Fitted, Forecast, Forecaster, Target
 
 WALK = WalkForward(train=120, validation=30, test=25)
 KEYS = ["unique_id", "ds", "horizon"]
@@ -163,3 +163,83 @@ def test_evaluate_answers_with_it_and_its_weights(panel):
     assert "average" in set(result.leaderboard["model"])
     assert set(result.weights["member"]) == {"har_too", "ridge"}
     assert "state-space" in result.verdict.headline
+
+
+class Fan(Noisy):
+    """Quantiles around the same level, wider for one than for the other."""
+
+    kind: ClassVar[str] = "fan"
+    levels: tuple[float, ...] = (0.1, 0.5, 0.9)
+    width: float = 0.5
+    low: float = 1.0
+
+    def fit(self, training, *, seed):
+        return _Fan(self.low * (8.0 + seed % 7), self.levels, self.width)
+
+
+class _Fan(_Noisy):
+    def __init__(self, factor, levels, width):
+        super().__init__(factor)
+        self.levels, self.width = levels, width
+
+    def forecast(self, design, rows):
+        mean = self.predict(design, rows)
+        spread = np.exp(self.width * (np.array(self.levels) - 0.5))
+        return Forecast(mean, self.levels, mean[..., None] * spread)
+
+
+def fans(panel, other, **settings):
+    average = Combination(members=("noisy", "fan"), **settings)
+    models = {
+        "noisy": ModelEntry(Fan(width=2.0, low=0.2), seeds=(0, 1)),
+        "fan": ModelEntry(other),
+        "average": ModelEntry(average),
+    }
+    return pl.concat(done(experiment(panel, average, models=models)), how="diagonal")
+
+
+@pytest.mark.parametrize("settings", [{}, {"mean": "arithmetic"}, {"weights": "rolling", "min_periods": 10}])
+def test_quantiles_of_all_members_are_averaged_with_the_weights_of_their_means(panel, settings):
+    frame = fans(panel, Fan(), **settings)
+    quantiles = ["q10", "q50", "q90"]
+    members = (
+        frame.filter(pl.col("model") != "average").group_by(*KEYS, "model").agg(pl.col("y_hat", *quantiles).mean())
+    )
+    own = frame.filter(model="average").sort(KEYS)
+    one, two = (members.filter(model=name).sort(KEYS) for name in ("noisy", "fan"))
+    logs = settings.get("mean") != "arithmetic"
+
+    def scaled(part, name):
+        return np.log(part[name].to_numpy()) if logs else part[name].to_numpy()
+
+    # the weight is read off the mean, whose members differ
+    share = (scaled(own, "y_hat") - scaled(two, "y_hat")) / (scaled(one, "y_hat") - scaled(two, "y_hat"))
+    assert ("weights" in settings) == (np.ptp(share) > 0.01)
+    for name in quantiles:
+        expected = share * scaled(one, name) + (1 - share) * scaled(two, name)
+        np.testing.assert_allclose(scaled(own, name), expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize("other", [Fan(levels=(0.05, 0.5, 0.9)), Noisy()], ids=["other levels", "the mean alone"])
+def test_members_without_the_same_quantiles_give_none(panel, other):
+    frame = fans(panel, other)
+    own = frame.filter(model="average")
+    assert own["y_hat"].null_count() == 0
+    assert all(own[name].null_count() == len(own) for name in ("q10", "q50", "q90"))
+
+
+def test_a_geometric_mean_of_negative_quantiles_fails_by_row(panel):
+    exp = experiment(
+        panel,
+        Combination(members=("noisy", "fan")),
+        models={
+            "noisy": ModelEntry(Fan()),
+            "fan": ModelEntry(Fan()),
+            "average": ModelEntry(Combination(members=("noisy", "fan"))),
+        },
+    )
+    *tasks, last = exp.tasks()
+    frames = [run_task(exp, task).predictions for task in tasks]
+    frames[0] = frames[0].with_columns(q10=-pl.col("q10"))
+    with pytest.raises(RuntimeError, match=r"quantiles of its members are negative, the first -.* of 'noisy'"):
+        run_task(exp, last, frames)

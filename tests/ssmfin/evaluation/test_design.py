@@ -102,7 +102,7 @@ def test_a_cut_design_is_the_design_of_a_panel_that_ends_there(panel):
 
 def test_a_target_that_cannot_be_logged_is_refused_with_its_place(panel):
     zero = panel.frame.with_columns(rv=pl.when(pl.int_range(pl.len()) == 7).then(0.0).otherwise(pl.col("rv")))
-    with pytest.raises(InputError, match=r"0\.0 at \(id0, 2020-01-09\).*transform: none"):
+    with pytest.raises(InputError, match=r"0\.0 at \(id0, 2020-01-09\).*forecast it without a log"):
         build_design(Panel(frame=zero, notes={}), TARGET, FEATURES)
     with pytest.raises(InputError, match="did you mean 'rv'"):
         build_design(panel, replace(TARGET, column="rvv"), FEATURES)

@@ -130,6 +130,7 @@ def outside(tmp_path, monkeypatch):
         textwrap.dedent(
             """
             import numpy as np
+            import torch
             from sklearn.base import BaseEstimator, RegressorMixin
             from ssmfin.models.baselines.random_walk import RandomWalk
 
@@ -149,6 +150,13 @@ def outside(tmp_path, monkeypatch):
                     raise ValueError("I want ten features")
 
             class Nothing:
+                pass
+
+            class Changes:
+                def transform(self, X):
+                    return X
+
+            class Module(torch.nn.Module):
                 pass
 
             class Plain:
@@ -204,14 +212,16 @@ def test_an_instance_of_a_plain_class_is_copied_and_not_fitted_itself(outside):
 @pytest.mark.parametrize(
     "path, parameters, message",
     [
-        ("outside_models.Mine", {}, "write package.module:Class"),
+        ("outside_models.Mine", {}, "write outside_models:Mine"),
         ("outside_models:", {}, "write package.module:Class"),
         ("../evil:Class", {}, "write package.module:Class"),
         ("outside_absent:Mine", {}, "'outside_absent' cannot be imported, ModuleNotFoundError"),
         ("outside_broken:Mine", {}, "RuntimeError: no licence"),
         ("outside_models:Mien", {}, "did you mean 'Mine'"),
         ("outside_models:np", {}, "has no class 'np'"),
-        ("outside_models:Nothing", {}, "neither a Forecaster nor a regressor"),
+        ("outside_models:Nothing", {}, r"neither a Forecaster nor a regressor; give it fit\(X, y\) and predict\(X\)"),
+        ("outside_models:Changes", {}, "it has transform: name it under features"),
+        ("outside_models:Module", {}, "a torch module is no model by itself: let a subclass of sf.DeepForecaster"),
         ("outside_models:Shapeless", {"vaule": 1}, "has no parameter 'vaule'; did you mean 'value'"),
         ("outside_models:Mine", {"speed": 1}, "Mine has no parameter 'speed'"),
     ],

@@ -31,6 +31,7 @@ class HAR(HARFamily):
 
     kind: ClassVar[str] = "har"
     summary: ClassVar[str] = "regression on means over 1, 5, 22 days"
+    column_fields: ClassVar[tuple[str, ...] | None] = ()
 
     def regressors(self, design: Design) -> Regressors:
         return Regressors(_named("rv", self.windows), variance_lags(design, self.windows))
@@ -48,6 +49,7 @@ class LogHAR(HARFamily):
 
     kind: ClassVar[str] = "log_har"
     summary: ClassVar[str] = "HAR in logs with lognormal bias correction"
+    column_fields: ClassVar[tuple[str, ...] | None] = ()
     positive_target: ClassVar[bool] = True
 
     insanity_filter: bool = Field(
@@ -72,6 +74,7 @@ class HARJ(HARFamily):
 
     kind: ClassVar[str] = "har_j"
     summary: ClassVar[str] = "HAR and the jump max(RV - BV, 0)"
+    column_fields: ClassVar[tuple[str, ...] | None] = ("bv",)
 
     log: bool = Field(False, description=LOG)
     bv: str = Field("bv", description="column of bipower variation, per day")
@@ -97,6 +100,7 @@ class HARCJ(HARFamily):
 
     kind: ClassVar[str] = "har_cj"
     summary: ClassVar[str] = "HAR on continuous and jump parts"
+    column_fields: ClassVar[tuple[str, ...] | None] = ("continuous", "jump")
 
     log: bool = Field(False, description=LOG)
     continuous: str = Field("continuous", description="column of the continuous part of the variance, per day")
@@ -122,6 +126,7 @@ class CHAR(HARFamily):
 
     kind: ClassVar[str] = "char"
     summary: ClassVar[str] = "HAR on bipower variation"
+    column_fields: ClassVar[tuple[str, ...] | None] = ("bv",)
 
     log: bool = Field(False, description=LOG)
     bv: str = Field("bv", description="column of bipower variation, per day")
@@ -139,6 +144,7 @@ class SHAR(HARFamily):
 
     kind: ClassVar[str] = "shar"
     summary: ClassVar[str] = "HAR with the last day split into semivariances"
+    column_fields: ClassVar[tuple[str, ...] | None] = ("rs_pos", "rs_neg")
 
     log: bool = Field(False, description=LOG)
     rs_pos: str = Field("rs_pos", description="column of the positive semivariance, per day")
@@ -162,6 +168,7 @@ class HARQ(HARFamily):
 
     kind: ClassVar[str] = "harq"
     summary: ClassVar[str] = "HAR with the last day weighed by its measurement error"
+    column_fields: ClassVar[tuple[str, ...] | None] = ("rq",)
 
     log: bool = Field(False, description=LOG)
     rq: str = Field("rq", description="column of realized quarticity, per day, squared units of the variance")
@@ -179,6 +186,7 @@ class HARQF(HARFamily):
 
     kind: ClassVar[str] = "harq_f"
     summary: ClassVar[str] = "HAR with every mean weighed by its measurement error"
+    column_fields: ClassVar[tuple[str, ...] | None] = ("rq",)
 
     log: bool = Field(False, description=LOG)
     rq: str = Field("rq", description="column of realized quarticity, per day, squared units of the variance")
@@ -199,6 +207,7 @@ class LHAR(HARFamily):
 
     kind: ClassVar[str] = "lhar"
     summary: ClassVar[str] = "HAR and negative returns over the same windows"
+    column_fields: ClassVar[tuple[str, ...] | None] = ("returns",)
 
     log: bool = Field(False, description=LOG)
     returns: str = Field("log_return", description="column of daily returns, decimal")
@@ -225,6 +234,7 @@ class HARX(HARFamily):
 
     kind: ClassVar[str] = "har_x"
     summary: ClassVar[str] = "HAR and further columns of the panel"
+    column_fields: ClassVar[tuple[str, ...] | None] = ("columns",)
 
     log: bool = Field(False, description=LOG)
     columns: tuple[str, ...] = Field(min_length=1, description="names of value columns of the panel")
@@ -254,6 +264,7 @@ class HExp(HARFamily):
 
     kind: ClassVar[str] = "hexp"
     summary: ClassVar[str] = "regression on exponential averages, pooled over ids"
+    column_fields: ClassVar[tuple[str, ...] | None] = ()
 
     log: bool = Field(False, description=LOG)
     pooled: bool = Field(True, description="one vector of slopes for all ids, an intercept each (ols only)")

@@ -16,13 +16,13 @@ from ssmfin.models.sequence.blocks.recurrent import gate_memory, memory_bias, ru
 class GRUBlock(SequenceBlock):
     """Gated recurrent unit (B, T, D) -> (B, T, D).
 
-    The update gate's bias starts such that a channel's memory, while the gate gets zeros, is log-uniform over
-    `timescales`; torch's own start is a memory of 1.4 steps for all. Runs in float32 under autocast, because errors of
+    The update gate's bias starts such that a channel's time scale, while the gate gets zeros, is log-uniform over
+    `timescales`; torch's own start is one of 1.4 steps for all. Runs in float32 under autocast, because errors of
     half precision would add up along the sequence.
 
     Args:
         width: D.
-        timescales: (shortest, longest) memory in steps.
+        timescales: (shortest, longest) time scale in steps at the start (`time_scales`).
     References:
         Cho et al. (2014), Learning phrase representations using RNN encoder-decoder, section 2.3.
     """

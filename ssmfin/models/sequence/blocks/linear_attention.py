@@ -34,7 +34,7 @@ class LinearAttentionBlock(SequenceBlock):
         width: D.
         heads: a divisor of it.
         feature_map: phi; "elu": elu + 1, positive, normalised by z; "identity": normalised by the root mean square.
-        memory: (shortest, longest) memory of the heads in steps, log-spaced; None: no decay.
+        memory: (shortest, longest) time scale of the heads in steps, log-spaced; None: no decay.
         layers: of the network; the output starts smaller by its square root.
     Raises:
         InputError: `heads` does not divide `width`, or a memory that is no range of steps.

@@ -16,13 +16,13 @@ from ssmfin.models.sequence.blocks.recurrent import gate_memory, memory_bias, ru
 class LSTMBlock(SequenceBlock):
     """Long short-term memory (B, T, D) -> (B, T, D).
 
-    The forget gate's bias starts such that a channel's memory, while the gate gets zeros, is log-uniform over
-    `timescales`, the input gate's at its negative, so that a cell of long memory takes in little a step. Runs in
+    The forget gate's bias starts such that a channel's time scale, while the gate gets zeros, is log-uniform over
+    `timescales`, the input gate's at its negative, so that a cell of a long one takes in little a step. Runs in
     float32 under autocast, because errors of half precision would add up along the sequence.
 
     Args:
         width: D.
-        timescales: (shortest, longest) memory in steps.
+        timescales: (shortest, longest) time scale in steps at the start (`time_scales`).
     References:
         Hochreiter, Schmidhuber (1997), Long short-term memory; Gers, Schmidhuber, Cummins (2000) for the forget gate.
         Tallec, Ollivier (2018), Can recurrent neural networks warp time?, eq. 16.

@@ -44,7 +44,7 @@ def _as_torch(state: State) -> Tensor | State:
 
 
 def memory_bias(channels: int, timescales: tuple[float, float]) -> Tensor:
-    """Biases b of a forget gate, (channels,), for memories tau log-uniform over `timescales` steps while it gets zeros.
+    """Biases b of a forget gate, (channels,), for time scales tau log-uniform over `timescales` while it gets zeros.
 
         sigmoid(b)^tau = 1/e,        b = -log(exp(1 / tau) - 1)
 
@@ -55,7 +55,7 @@ def memory_bias(channels: int, timescales: tuple[float, float]) -> Tensor:
 
 
 def gate_memory(bias: Tensor) -> Tensor:
-    """Memory tau in steps of a forget gate that gets zeros, the inverse of `memory_bias`: (channels,) -> (channels,).
+    """Time scale tau in steps of a forget gate that gets zeros, `memory_bias` turned round: (channels,) -> (channels,).
 
     >>> gate_memory(memory_bias(2, (9, 9)))
     tensor([9.0000, 9.0000], dtype=torch.float64)

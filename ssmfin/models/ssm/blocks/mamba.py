@@ -24,8 +24,8 @@ from ssmfin_kernels import causal_convolution, selective_scan, selective_state_u
 class MambaBlock(SequenceBlock):
     """Mamba (B, T, D) -> (B, T, D).
 
-    A starts at -(1 .. N): the slowest mode of a channel has, where the input selects nothing, a memory of 1 / dt
-    steps, log-uniform over `timescales` between channels (mode n: a memory of 1 / (n dt)).
+    A starts at -(1 .. N): the slowest mode of a channel has, where the input selects nothing, a time scale of 1 / dt
+    steps, log-uniform over `timescales` between channels (mode n: 1 / (n dt)).
 
     Args:
         width: D.
@@ -33,7 +33,7 @@ class MambaBlock(SequenceBlock):
         expand: E / D.
         taps: steps of the short convolution, the present one included.
         layers: of the network; the output starts smaller by its square root, so that depth does not add variance.
-        timescales: (shortest, longest) memory in steps.
+        timescales: (shortest, longest) time scale in steps at the start (`time_scales`).
     References:
         Gu, Dao (2023), Mamba: linear-time sequence modeling with selective state spaces, algorithm 2, section 3.6.
     """

@@ -25,7 +25,7 @@ from ssmfin_kernels import causal_convolution, chunk_scan
 class Mamba2Block(SequenceBlock):
     """Mamba-2 (B, T, D) -> (B, T, D).
 
-    A starts uniform in [1, 16], and dt such that the memory of a head, 1 / (dt |A|) steps where the input selects
+    A starts uniform in [1, 16], and dt such that the time scale of a head, 1 / (dt |A|) steps where the input selects
     nothing, is log-uniform over `timescales`. Head width and state are smaller than the paper's 64 and 128, which are
     for models 50 times as wide.
 
@@ -35,7 +35,7 @@ class Mamba2Block(SequenceBlock):
         expand: E / D. head: P, a divisor of E.
         taps: steps of the short convolution.
         layers: of the network; the output starts smaller by its square root.
-        timescales: (shortest, longest) memory in steps.
+        timescales: (shortest, longest) time scale in steps at the start (`time_scales`).
     Raises:
         InputError: `head` does not divide expand * width.
     References:

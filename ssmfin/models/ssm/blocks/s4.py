@@ -33,13 +33,13 @@ from ssmfin_kernels import dplr_kernel
 class S4Block(ChannelwiseBlock):
     """S4 (B, T, D) -> (B, T, D).
 
-    A starts with the eigenvalues -1 .. -N of HiPPO-LegS: the slowest mode of a channel has a memory of 1 / dt steps,
-    log-uniform over `timescales` between channels.
+    A starts with the eigenvalues -1 .. -N of HiPPO-LegS: the slowest mode of a channel has a time scale of 1 / dt
+    steps, log-uniform over `timescales` between channels.
 
     Args:
         width: D.
         state: N, real numbers of state a channel, even.
-        timescales: (shortest, longest) memory in steps.
+        timescales: (shortest, longest) time scale in steps at the start (`time_scales`).
     References:
         Gu, Goel, Re (2022), Efficiently modeling long sequences with structured state spaces.
         Goel, Gu, Donahue, Re (2022), It's raw! Audio generation with state-space models, section 4.2 (tied P).

@@ -29,17 +29,17 @@ from ssmfin_kernels import linear_scan
 class S4DBlock(ChannelwiseBlock):
     """S4D (B, T, D) -> (B, T, D).
 
-    The memory of a mode is 1 / (dt |Re A|) steps. Re A starts at -1/2 in every mode, so a channel has one memory,
+    The time scale of a mode is 1 / (dt |Re A|) steps. Re A starts at -1/2 in every mode, so a channel has one,
     2 / dt, log-uniform over `timescales` between channels; with the real spectrum Re A = -(n + 1), and it is the
-    slowest mode whose memory, 1 / dt, is log-uniform. Frequencies with dt |Im A| > pi are beyond what steps can show
-    and appear as lower ones, as in the paper: a channel of short memory has fewer modes that differ.
+    slowest mode whose time scale, 1 / dt, is log-uniform. Frequencies with dt |Im A| > pi are beyond what steps can
+    show and appear as lower ones, as in the paper: a channel of a short time scale has fewer modes that differ.
 
     Args:
         width: D.
         state: N, real numbers of state a channel; even but for the real spectrum.
         spectrum: where A starts: "lin", "inv", "legs" (N / 2 conjugate pairs) or "real" (N real modes).
         discretization: "zoh" or "bilinear".
-        timescales: (shortest, longest) memory in steps.
+        timescales: (shortest, longest) time scale in steps at the start (`time_scales`).
     References:
         Gu, Gupta, Goel, Re (2022), On the parameterization and initialization of diagonal state space models.
     """

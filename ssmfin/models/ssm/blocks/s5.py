@@ -23,15 +23,15 @@ from ssmfin_kernels import linear_scan
 class S5Block(SequenceBlock):
     """S5 (B, T, D) -> (B, T, D).
 
-    A starts as `parts` copies of the diagonal part of HiPPO-LegS, Re A = -1/2; the memory of a mode, 2 / dt steps, is
-    log-uniform over `timescales` within each copy.
+    A starts as `parts` copies of the diagonal part of HiPPO-LegS, Re A = -1/2; the time scale of a mode, 2 / dt steps,
+    is log-uniform over `timescales` within each copy.
 
     Args:
         width: D.
         state: N, real numbers of state for all channels together; a multiple of 2 `parts`.
         parts: blocks of the initial state matrix.
         discretization: "zoh" or "bilinear".
-        timescales: (shortest, longest) memory in steps.
+        timescales: (shortest, longest) time scale in steps at the start (`time_scales`).
     Raises:
         InputError: `state` cannot be divided into conjugate pairs of that many parts.
     References:

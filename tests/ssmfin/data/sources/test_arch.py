@@ -34,7 +34,7 @@ def test_default_is_both_indices_and_loads_clean() -> None:
 
 def test_vix_is_a_close_and_does_not_mix_with_prices() -> None:
     assert ArchSource(series="vix").read().columns == ["unique_id", "ds", "close"]  # type: ignore[arg-type]
-    with pytest.raises(InputError, match=r"mixes vix.*data\.exogenous"):
+    with pytest.raises(InputError, match=r"mixes vix.*exogenous source"):
         ArchSource(series=("sp500", "vix")).read()
 
 

@@ -122,7 +122,7 @@ def test_date_format_reads_other_dates(tmp_path: Path) -> None:
         (GOOD.replace("a,2020-01-02", "a,2020-13-02"), ["ds is not a date", "line 3", "'2020-13-02'", "YYYY-MM-DD"]),
         (GOOD.replace("a,2020-01-02", "a,2020-02-30"), ["ds is not a date", "line 3", "'2020-02-30'"]),
         (GOOD.replace("a,2020-01-02", "a,20-01-02"), ["ds is not a date", "line 3"]),
-        (GOOD.replace("2020-01-0", "1/1/0"), ["holds no ISO date", "line 2", "data.date_format"]),
+        (GOOD.replace("2020-01-0", "1/1/0"), ["holds no ISO date", "line 2", "set date_format"]),
         (GOOD.replace("a,2020-01-02", "a,"), ["ds is missing", "line 3"]),
         (GOOD.replace("a,2020-01-02", ",2020-01-02"), ["unique_id is missing", "line 3"]),
         (

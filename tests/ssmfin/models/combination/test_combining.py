@@ -2,10 +2,13 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy.optimize import minimize
+from scipy.stats import norm
 
 from ssmfin.evaluation.losses import mse, qlike
-from ssmfin.models.combination.combining import Record, combine
+from ssmfin.models.combination.combining import Record, combine, combine_quantiles
 
 DEFAULTS = {
     "weights": "rolling",
@@ -218,3 +221,40 @@ def test_a_forecast_that_is_not_positive_gets_no_weight_under_qlike():
     found = combine(rec._replace(forecast=forecast), **{**DEFAULTS, "weights": "inverse_loss", "mean": "arithmetic"})
     assert (found.weights[found.learned][:, 1] == 0).all()
     assert (found.weights[found.learned].sum(axis=-1) > 0.999).all()
+
+
+@pytest.mark.parametrize("mean", ["arithmetic", "geometric"])
+def test_quantiles_of_one_family_average_to_that_family(mean):
+    """Normal members: the average quantile is normal with the average mean and deviation (not their mixture's)."""
+    rng = np.random.default_rng(1)
+    weights = rng.dirichlet(np.ones(3), size=(7, 2))  # (n, H, K)
+    centre, spread = rng.standard_normal((3, 7, 2)), np.exp(rng.standard_normal((3, 7, 2)))
+    levels = np.array([0.05, 0.25, 0.5, 0.75, 0.95])
+    members = centre[..., None] + spread[..., None] * norm.ppf(levels)  # (K, n, H, Q)
+    found = combine_quantiles(np.exp(members) if mean == "geometric" else members, weights, mean=mean)
+    found = np.log(found) if mean == "geometric" else found
+    average = np.einsum("knh,nhk->nh", centre, weights)[..., None] + np.einsum("knh,nhk->nh", spread, weights)[
+        ..., None
+    ] * norm.ppf(levels)
+    np.testing.assert_allclose(found, average, rtol=1e-12, atol=1e-12)
+
+
+@given(st.integers(0, 10_000), st.sampled_from(["arithmetic", "geometric"]))
+def test_averaged_quantiles_do_not_cross_and_stay_within_their_members(seed, mean):
+    rng = np.random.default_rng(seed)
+    members = np.sort(np.exp(rng.standard_normal((3, 4, 2, 5))) * (rng.uniform(size=(3, 4, 2, 5)) > 0.1), axis=-1)
+    weights = rng.dirichlet(np.ones(3), size=(4, 2)) * (rng.uniform(size=(4, 2, 3)) > 0.3)
+    weights = np.where(weights.any(-1, keepdims=True), weights, 1.0)
+    weights /= weights.sum(-1, keepdims=True)
+    found = combine_quantiles(members, weights, mean=mean)
+    assert (np.diff(found, axis=-1) >= -1e-15).all()
+    assert (found >= members.min(axis=0) * (1 - 1e-12)).all()
+    assert (found <= members.max(axis=0) * (1 + 1e-12)).all()
+
+
+def test_a_horizon_that_a_member_does_not_tell_is_not_told():
+    members = np.ones((2, 3, 2, 1))
+    members[1, :, 1] = np.nan
+    found = combine_quantiles(members, np.full((3, 2, 2), 0.5), mean="geometric")
+    assert (found[:, 0] == 1).all()
+    assert np.isnan(found[:, 1]).all()

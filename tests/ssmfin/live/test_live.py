@@ -115,11 +115,17 @@ def test_frames_of_pandas_do_as_well(past, future) -> None:
 @pytest.mark.parametrize(
     "spoil, message",
     [
-        (lambda rows: rows.with_columns(rv=pl.lit(np.nan)), "are not finite and positive"),
+        (
+            lambda rows: rows.with_columns(rv=pl.lit(np.nan)),
+            "has rv = nan, which is not finite and positive; repair the row .* or leave it out",
+        ),
         (lambda rows: rows.with_columns(unique_id=pl.lit("market_9")), "id 'market_9' is not in the history"),
         (lambda rows: rows.with_columns(pl.col("ds").dt.offset_by("-1y")), "is not after the last one seen"),
         (lambda rows: pl.concat([rows, rows[[0]]]), "or is given twice"),
-        (lambda rows: rows.drop("log_return"), "lack column 'log_return'"),
+        (lambda rows: rows.with_columns(rv=pl.lit(None, dtype=pl.Float64)), "has rv = None, which is not finite"),
+        (lambda rows: rows.drop("log_return"), "lack column 'log_return', which feature 'leverage' reads"),
+        (lambda rows: rows.drop("rv"), "lack column 'rv', which the target reads"),
+        (lambda rows: rows.drop("ds"), "lack column 'ds'"),
         (lambda rows: rows.with_columns(rv=pl.lit("much")), "another type than the history"),
     ],
 )
@@ -132,6 +138,15 @@ def test_bad_rows_are_refused_and_change_nothing(model, spoil, message, past, fu
     with pytest.raises(sf.InputError, match=message):
         live.update(spoil(second))
     assert live.update(second).equals(untouched.update(second))
+
+
+def test_a_row_that_was_refused_for_good_may_be_left_out(past, future) -> None:
+    trained = fitted(sf.LogHAR(), past)
+    live, never_asked = trained.live(past), trained.live(past)
+    broken, later = days(future)[:2]
+    with pytest.raises(sf.InputError, match="leave it out for good"):
+        live.update(broken.with_columns(rv=pl.lit(0.0)))
+    assert live.update(later).equals(never_asked.update(later))
 
 
 def test_a_panel_of_other_ids_is_refused(past) -> None:
