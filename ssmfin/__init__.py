@@ -77,6 +77,7 @@ _HOMES = {
     "ssmfin.evaluation.comparison": ["diebold_mariano", "mincer_zarnowitz", "model_confidence_set"],
     "ssmfin.evaluation.losses": ["mae", "mse", "qlike"],
     "ssmfin.live": ["fit"],
+    "ssmfin.comparing": ["compare"],
     "ssmfin.result": ["Result", "evaluate"],
     "ssmfin.diagnostics": [
         "diagnose",
@@ -96,6 +97,7 @@ _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = sorted([*_HOME_OF, "__version__"])
 
 if TYPE_CHECKING:
+    from ssmfin.comparing import compare
     from ssmfin.data.loading import DataSpec, load_panel
     from ssmfin.data.panel import Panel
     from ssmfin.data.range_variance import garman_klass, parkinson, rogers_satchell, yang_zhang

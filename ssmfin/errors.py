@@ -43,6 +43,6 @@ def validation_message(what: str, cls: type[BaseModel], error: ValidationError) 
         if item["type"] == "extra_forbidden" and len(item["loc"]) == 1:
             lines.append(f"{what} has no parameter {name!r}; {nearest(name, cls.model_fields)}.")
         else:
-            text = item["msg"]
+            text = item["msg"].removeprefix("Value error, ")
             lines.append(f"{what}.{name} is {item['input']!r}; {text[0].lower()}{text[1:]}.")
     return "\n".join(lines)

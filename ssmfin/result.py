@@ -20,11 +20,13 @@ from ssmfin.evaluation.causality import check_causality
 from ssmfin.evaluation.columns import merged
 from ssmfin.evaluation.cross_section import CrossSection
 from ssmfin.evaluation.experiment import Experiment, ModelEntry, Task
-from ssmfin.evaluation.judging import Scoring, families, judge
+from ssmfin.evaluation.judging import Scoring, families, issued, judge
 from ssmfin.evaluation.leaderboard import Leaderboard
 from ssmfin.evaluation.learning import learned_notes
+from ssmfin.evaluation.memory import merged_memory
 from ssmfin.evaluation.plan import experiment_plan, skipped_ids, skipped_origins
 from ssmfin.evaluation.probabilistic import Probabilistic
+from ssmfin.evaluation.recalibration import Recalibration
 from ssmfin.evaluation.splits import WalkForward
 from ssmfin.evaluation.verdict import Verdict
 from ssmfin.evaluation.walk_forward import merge_notes, run_task
@@ -61,6 +63,8 @@ class Result:
     Attributes:
         probabilistic: scores of quantiles and events; None where no model gives any.
         weights: of combinations over time: model, unique_id, ds, horizon, member, weight, learned; None without one.
+        memory: half-lives of the models with memory, fit by fit (`evaluation.memory`); None without one. See
+            `sf.memory` and `sf.plot_memory`.
     """
 
     name: str
@@ -75,6 +79,7 @@ class Result:
     source: str = "a panel given in Python"
     probabilistic: Probabilistic | None = None
     weights: pl.DataFrame | None = None
+    memory: pl.DataFrame | None = None
 
     @property
     def leaderboard(self) -> pl.DataFrame:
@@ -163,6 +168,7 @@ class Result:
             environment=environment(),
             probabilistic=None if self.probabilistic is None else self.probabilistic.pooled,
             cross_section=self.scoring.cross_section,
+            memory=self.memory,
         )
 
     def __str__(self) -> str:
@@ -204,12 +210,13 @@ def summarise(
     reproduce: str = "",
     source: str = "a panel given in Python",
     weights: pl.DataFrame | None = None,
+    memory: pl.DataFrame | None = None,
 ) -> Result:
     """Scores and the verdict from the forecasts of all tasks.
 
     Args:
         predictions: columns and order as in predictions.parquet.
-        outcomes: one per task, failed ones included. weights: of combinations over time.
+        outcomes: one per task, failed ones included. weights: of combinations over time. memory: of all fits.
     """
     costs = model_costs(experiment, outcomes)
     seconds = {row["model"]: (row["fit_seconds"], row["predict_seconds"]) for row in costs.iter_rows(named=True)}
@@ -227,6 +234,7 @@ def summarise(
         reproduce=reproduce,
         source=source,
         weights=weights,
+        memory=memory,
     )
 
 
@@ -242,6 +250,7 @@ def evaluate(
     reference: str = "log_har",
     mcs_size: float = 0.1,
     cross_section: CrossSection | Mapping[str, int] | None = None,
+    recalibrate: Recalibration | Mapping[str, float] | None = None,
     seed: int = 0,
     name: str = "evaluation",
 ) -> Result:
@@ -253,6 +262,7 @@ def evaluate(
             `Target` that says more. features: name -> spec, or its mapping as in a study file; default: HAR lags.
         benchmarks: further or tuned benchmarks by name. losses, reference, mcs_size: as in `Scoring`. seed: of the
             study. cross_section: rank ids against each other, such as {"groups": 10, "least_ids": 20}.
+        recalibrate: let quantiles learn from matured outcomes, such as {"rate": 0.05, "bound": 1}.
     Returns:
         `result.verdict`, `result.leaderboard`, `result.predictions`, `result.report("file.html")`. A model that raises
         is recorded in `result.failures`; the others go on.
@@ -262,6 +272,8 @@ def evaluate(
     from ssmfin.features.transformer import as_panel
 
     ranked = CrossSection(**cross_section) if isinstance(cross_section, Mapping) else cross_section
+    learning = None if recalibrate is None else Recalibration.of(recalibrate)
+    scoring = Scoring(tuple(losses), reference, mcs_size, ranked, learning)
     if isinstance(target, str):
         target = Target(column=target, horizons=tuple(folds.horizons or (1,)))
     defaults = {kind: forecaster_class(kind)() for kind in BENCHMARKS}
@@ -283,6 +295,7 @@ def evaluate(
     check_causality(experiment.panel, target, experiment.features, experiment.folds)
     frames: list[pl.DataFrame] = []
     weights: list[pl.DataFrame] = []
+    memories: list[pl.DataFrame] = []
     outcomes = []
     for task in sorted(experiment.tasks(), key=lambda task: bool(experiment.members(task.model))):  # members first
         try:
@@ -294,16 +307,18 @@ def evaluate(
             continue
         frames.append(done.predictions)
         weights += [] if done.weights is None else [done.weights]
+        memories += [] if done.memory is None else [done.memory]
         outcomes.append(Outcome(task, done.fit_seconds, done.predict_seconds, done.notes))
     if not frames:
         raise RuntimeError(f"every task failed, the first with: {outcomes[0].error}\n{outcomes[0].traceback}")
     return summarise(
         experiment,
-        merged(frames),
+        issued(experiment, merged(frames), scoring),
         outcomes,
         name=name,
-        scoring=Scoring(tuple(losses), reference, mcs_size, ranked),
+        scoring=scoring,
         weights=pl.concat(weights) if weights else None,
+        memory=merged_memory(memories),
     )
 
 

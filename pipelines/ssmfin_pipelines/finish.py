@@ -14,9 +14,10 @@ import polars as pl
 from ssmfin.errors import InputError
 from ssmfin.evaluation.columns import merged
 from ssmfin.evaluation.cross_section import CrossSection
-from ssmfin.evaluation.judging import combinations_of, judge
+from ssmfin.evaluation.judging import combinations_of, issued, judge
 from ssmfin.evaluation.leaderboard import SCHEMA
 from ssmfin.evaluation.learning import learned_notes
+from ssmfin.evaluation.memory import merged_memory
 from ssmfin.evaluation.plan import experiment_plan, skipped_ids, skipped_origins
 from ssmfin.evaluation.probabilistic import Probabilistic
 from ssmfin.evaluation.walk_forward import merge_notes
@@ -62,15 +63,22 @@ def finish(prepared: Prepared, failures: list[dict[str, Any]], *, seconds: float
     if not marks:
         first = failures[0]["error"] if failures else "there are no tasks"
         return Results(f"No task succeeded: {first}", (), pl.DataFrame(schema=SCHEMA), failures)
-    predictions = merged([store.predictions(key) for key in marks])
+    scoring = study.evaluate.scoring()
+    predictions = issued(prepared.experiment, merged([store.predictions(key) for key in marks]), scoring)
     write_atomically(directory / "predictions.parquet", parquet_bytes(predictions))
     if weights := [store.weights(item.key) for item in prepared.combinations if item.key in marks]:
         write_atomically(directory / "weights.parquet", parquet_bytes(pl.concat(weights)))
+    memory = merged_memory([found for key in marks if (found := store.memory(key)) is not None])
+    if memory is not None:
+        write_atomically(directory / "memory.parquet", parquet_bytes(memory))
+    else:
+        with storage(directory):  # of an earlier run in which no network failed
+            (directory / "memory.parquet").unlink(missing_ok=True)
 
     models = model_facts(prepared, list(marks.values()))
     costs = {name: (facts["fit_seconds"], facts["predict_seconds"]) for name, facts in models.items()}
     try:
-        board, spread, verdict = judge(prepared.experiment, predictions, study.evaluate.scoring(), costs)
+        board, spread, verdict = judge(prepared.experiment, predictions, scoring, costs)
     except InputError as error:
         if failures:  # every model lacks a task: nothing is comparable before they are run again
             return Results(str(error), (), pl.DataFrame(schema=SCHEMA), failures)
@@ -114,6 +122,7 @@ def finish(prepared: Prepared, failures: list[dict[str, Any]], *, seconds: float
         "left_out": dict(prepared.experiment.left_out),
         "failures": failures,
         "probabilistic": spread is not None,
+        "memory": memory is not None,
         "verdict": {"headline": verdict.headline, "paragraphs": list(verdict.paragraphs)},
     }
     if study.output.report == "html":
@@ -190,7 +199,11 @@ def model_facts(prepared: Prepared, marks: list[Mark]) -> dict[str, dict[str, An
 
 
 def _result_files(facts: dict[str, Any]) -> tuple[str, ...]:
-    return (*RESULT_FILES, *PROBABILISTIC_FILES) if facts.get("probabilistic") else RESULT_FILES
+    return (
+        *RESULT_FILES,
+        *(PROBABILISTIC_FILES if facts.get("probabilistic") else ()),
+        *(["memory.parquet"] if facts.get("memory") else []),
+    )
 
 
 def _write_probabilistic(directory: Path, spread: Probabilistic | None) -> None:
@@ -251,6 +264,7 @@ def _write_report(directory: Path, facts: dict[str, Any]) -> Path:
         environment={**facts["environment"]["packages"], "python": facts["environment"]["python"]},
         probabilistic=_read(directory, "probabilistic.parquet") if facts.get("probabilistic") else None,
         cross_section=CrossSection(**ranked) if (ranked := config["evaluate"].get("cross_section")) else None,
+        memory=_read(directory, "memory.parquet") if facts.get("memory") else None,
     )
     write_atomically(directory / "report.html", render_report(report).encode())
     return directory / "report.html"
@@ -270,7 +284,8 @@ def reproduce_commands(directory: Path, facts: dict[str, Any]) -> str:
     study = directory.absolute() / "study.yaml"
     if study.is_relative_to(start):
         study = study.relative_to(start)
-    own = any(":" in model["kind"] for model in facts["models"].values())
+    entries = [*facts["models"].values(), *facts["config"].get("features", {}).values()]
+    own = any(":" in entry["kind"] for entry in entries)
     command = ["ssmfin", "run", str(study), *(["--allow-imports"] if own else [])]
     return f"{shlex.join(['cd', str(start)])}\n{shlex.join(command)}"
 

@@ -11,7 +11,7 @@ import hashlib
 import importlib.util
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -77,9 +77,19 @@ def code_version() -> str:
     return digest(*parts)
 
 
+def code_of(kinds: Iterable[str]) -> str:
+    """Version of the code behind these kinds of models and features; of the user's own classes also their sources.
+
+    >>> code_of(["s4d", "har_lags"]) == code_version()
+    True
+    """
+    modules = sorted({module for module, colon, _ in (kind.partition(":") for kind in kinds) if colon})
+    return digest(code_version(), *map(external_code_version, modules)) if modules else code_version()
+
+
 @functools.cache
 def external_code_version(module: str) -> str:
-    """Hash of the sources of the top-level package (or file) that a user's own model comes from.
+    """Hash of the sources of the top-level package (or file) that a user's own class comes from.
 
     Packages whose version is already in `code_version` are not read again.
     """

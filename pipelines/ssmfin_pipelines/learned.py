@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from ssmfin.evaluation.experiment import Experiment
 from ssmfin.evaluation.learning import FeatureLearner, InMemory, Learning, LearnTask, in_words
 from ssmfin.versions import package_versions
-from ssmfin_pipelines.keys import task_key
+from ssmfin_pipelines.keys import code_of, task_key
 from ssmfin_pipelines.store import Mark, TaskStore
 
 
@@ -67,19 +67,22 @@ class StoredLearnings:
                 self.write(LearnTask(feature, fit, (), 0.0, False), learning)
 
 
-def learn_keys(learner: FeatureLearner, *, data_fingerprint: str, code: str) -> dict[tuple[str, int], str]:
+def learn_keys(learner: FeatureLearner, *, data_fingerprint: str) -> dict[tuple[str, int], str]:
     """(feature, fit) -> key of its learning."""
+    code = {name: code_of([spec.kind]) for name, spec in learner.learned.items()}
     return {
-        (task.feature, task.fit): task_key(learner.identity(task), data_fingerprint=data_fingerprint, code=code)
+        (task.feature, task.fit): task_key(
+            learner.identity(task), data_fingerprint=data_fingerprint, code=code[task.feature]
+        )
         for task in learner.tasks()
     }
 
 
 def with_stored_learnings(
-    experiment: Experiment, store: TaskStore, *, data_fingerprint: str, code: str
+    experiment: Experiment, store: TaskStore, *, data_fingerprint: str
 ) -> tuple[Experiment, dict[tuple[str, int], str]]:
     """The experiment with its learnings in a run folder, and their keys."""
-    keys = learn_keys(experiment.learner, data_fingerprint=data_fingerprint, code=code)
+    keys = learn_keys(experiment.learner, data_fingerprint=data_fingerprint)
     if not keys:
         return experiment, keys
     return replace(experiment, learnings=StoredLearnings(store, keys, InMemory())), keys

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,12 +12,17 @@ import polars as pl
 
 from ssmfin.evaluation.plan import experiment_plan, skipped_ids, skipped_origins
 from ssmfin_pipelines.executors.contract import Item
+from ssmfin_pipelines.executors.machine import strain
 from ssmfin_pipelines.prepare import Prepared, data_facts, day_text, learned_seconds, prepare
 from ssmfin_pipelines.progress import duration
 from ssmfin_pipelines.tables import text_table
 
 if TYPE_CHECKING:
     from ssmfin_pipelines.study import Study
+
+DOUBT = 3.0  # factor by which a guess may be wrong: machines, their load and early stopping differ
+BUSY = 1.5  # strain that is worth a word
+SMALL = 0.2  # share of the time left that may be guessed without saying so
 
 
 @dataclass(frozen=True)
@@ -30,6 +36,8 @@ class Plan:
         models: model, family, features (of a combination: its members), seeds, refit, tasks, fits, cached (finished
             tasks), seconds (of one core, for what is not cached).
         features: feature, kind, refit, tasks, cached, seconds of those that learn; one task a fit.
+        guessed: how many of the seconds left are a first guess, because no task of that model has been measured yet.
+        strain: by how much other programs slow a worker down; 1 on an idle machine.
         data: rows, ids, first, last. `never_forecast`: id -> why it is not forecast in any fold.
         not_forecast: reason -> number of rows of the test dates without a forecast.
         left_out: model -> why it has no meaning for this target.
@@ -45,6 +53,8 @@ class Plan:
     not_forecast: dict[str, int]
     left_out: dict[str, str]
     features: pl.DataFrame
+    guessed: float
+    strain: float = 1.0
 
     @property
     def tasks(self) -> int:
@@ -67,6 +77,12 @@ class Plan:
     def seconds(self) -> float:
         """Wall clock that is left, about: the work of one core shared among the workers."""
         return self.core_seconds / self.workers
+
+    @property
+    def range(self) -> tuple[float, float]:
+        """Wall clock between which it should lie: a guess may be wrong by `DOUBT`, on a busy machine by more."""
+        sure = self.core_seconds - self.guessed
+        return (sure + self.guessed / DOUBT) / self.workers, (sure + self.guessed * DOUBT * self.strain) / self.workers
 
     def render(self, *, most_folds: int = 24) -> str:
         """The plan as text for a terminal: folds, models, totals; a long fold table loses its middle."""
@@ -155,24 +171,46 @@ class Plan:
         out += [f"not forecast: {count} origins, {why}" for why, count in self.not_forecast.items()]
         out += [f"left out: {name}, which {why}" for name, why in self.left_out.items()]
         left = self.tasks - self.cached
-        workers = f"{self.workers} worker{'s' if self.workers != 1 else ''}"
-        cost = f"{self.cached} done already; {left} to do, about {duration(self.seconds)} on {workers}"
-        out.append(f"{self.tasks} tasks, {cost if left else 'all done already'}.")
+        out.append(
+            f"{self.tasks} tasks, {f'{self.cached} done already; {left} to do' if left else 'all done already'}."
+        )
+        out += [f"time: {self._how_long()}."] if left else []
+        if left and self.strain >= BUSY:
+            out.append(f"busy: other programs slow this machine down now, by a factor of {self.strain:.1f}.")
         return "\n".join(out)
+
+    def _how_long(self) -> str:
+        workers = f"on {self.workers} worker{'s' if self.workers != 1 else ''}"
+        if self.guessed <= SMALL * self.core_seconds:
+            return f"about {duration(self.seconds)} {workers}"
+        low, high = self.range
+        what = "a guess before any such task was timed" if self.guessed > 0.99 * self.core_seconds else "partly guessed"
+        return f"{duration(low)} to {duration(high)} {workers}, {what} (--time measures)"
 
     def __str__(self) -> str:
         return self.render()
 
 
-def plan_study(study: Study) -> Plan:
+def plan_study(study: Study, *, time: Callable[[str], None] | None = None) -> Plan:
     """The folds, tasks and cost of a study, and what is done already. Writes nothing.
 
+    Args:
+        time: time one short fit of each model of which no task was measured, instead of guessing; is told its name.
     Raises:
         InputError: the data or the windows are wrong.
     """
     prepared = prepare(study)
     experiment, panel = prepared.experiment, prepared.panel
     seconds = learned_seconds(prepared)
+    measured = {item.task.model for item in prepared.everything if prepared.store.mark(item.key) is not None}
+    if time is not None:
+        from ssmfin_pipelines.timing import seconds_of_a_fit, worth_timing
+
+        unknown = [name for name in worth_timing(experiment) if name not in measured]
+        found = seconds_of_a_fit(experiment, unknown, tell=time)
+        items = [item for item in prepared.items if item.task.model in found]
+        seconds |= {item.key: found[item.task.model] * len(item.task.fits) for item in items}
+        measured |= found.keys()
     by_model: dict[str, list[Item]] = defaultdict(list)
     for item in prepared.items:
         by_model[item.task.model].append(item)
@@ -206,7 +244,15 @@ def plan_study(study: Study) -> Plan:
         not_forecast=skipped_origins(experiment),
         left_out=dict(experiment.left_out),
         features=learned_table(prepared, seconds),
+        guessed=guessed_seconds(prepared, seconds, measured),
+        strain=strain(prepared.workers),
     )
+
+
+def guessed_seconds(prepared: Prepared, seconds: dict[str, float], measured: Set[str]) -> float:
+    """Seconds of what is not done, of models and features of which nothing was measured."""
+    left = (item for item in prepared.everything if item.task.model not in measured)
+    return float(sum(seconds[item.key] for item in left))
 
 
 def learned_table(prepared: Prepared, seconds: dict[str, float]) -> pl.DataFrame:

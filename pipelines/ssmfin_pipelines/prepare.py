@@ -12,7 +12,7 @@ from ssmfin.evaluation.experiment import Experiment, Task
 from ssmfin.evaluation.learning import LearnTask, in_words
 from ssmfin_pipelines.executors.contract import Item
 from ssmfin_pipelines.executors.machine import usable_cores
-from ssmfin_pipelines.keys import code_version, digest, external_code_version, run_folder, task_key
+from ssmfin_pipelines.keys import code_of, digest, run_folder, task_key
 from ssmfin_pipelines.learned import with_stored_learnings
 from ssmfin_pipelines.store import TaskStore
 
@@ -73,10 +73,9 @@ def prepare(study: Study) -> Prepared:
     fingerprint = panel.fingerprint()
     folder = run_folder(study.name, study.resolved(), fingerprint)
     directory = Path(study.output.directory) / folder
-    experiment, learn_keys = with_stored_learnings(
-        experiment, TaskStore(directory), data_fingerprint=fingerprint, code=code_version()
-    )
-    code = {name: _code_of(entry.kind) for name, entry in study.entries.items()}
+    experiment, learn_keys = with_stored_learnings(experiment, TaskStore(directory), data_fingerprint=fingerprint)
+    seen = [spec.kind for spec in study.features.values()]  # any feature decides which rows all models share
+    code = {name: code_of([entry.kind, *seen]) for name, entry in study.entries.items()}
     for name in experiment.models:
         if members := experiment.members(name):  # the code behind its members decides its forecasts, too
             code[name] = digest(code[name], *(code[member] for member in members))
@@ -104,12 +103,6 @@ def prepare(study: Study) -> Prepared:
         for task in experiment.learner.tasks()
     )
     return Prepared(study, panel, experiment, fingerprint, directory, items, learnings)
-
-
-def _code_of(kind: str) -> str:
-    """Version of the code behind a model; of the user's own class also its sources."""
-    module, colon, _ = kind.partition(":")
-    return digest(code_version(), external_code_version(module)) if colon else code_version()
 
 
 def learned_seconds(prepared: Prepared) -> dict[str, float]:

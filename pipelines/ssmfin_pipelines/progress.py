@@ -80,6 +80,13 @@ class Meter:
             now = self._clock()
             self._ended[key] = max(now - self._started.pop(key, now), 1e-3)
 
+    @contextlib.contextmanager
+    def doing(self, key: str) -> Iterator[None]:
+        """A task that this process does now."""
+        self.start(key)
+        yield
+        self.end(key)
+
     def close(self) -> None:
         """All tasks are done; tests and report begin."""
         with self._lock:

@@ -29,9 +29,8 @@ from ssmfin_pipelines.atomic import append_line, storage, temporary
 from ssmfin_pipelines.executors import Item, executor
 from ssmfin_pipelines.executors.contract import Work
 from ssmfin_pipelines.executors.machine import one_thread_here
-from ssmfin_pipelines.executors.study_work import HereWork, StudyWork, write_panel_file
+from ssmfin_pipelines.executors.study_work import HereWork, StudyWork, study_code, write_panel_file
 from ssmfin_pipelines.finish import Results, finish, finished, rebuild_report
-from ssmfin_pipelines.keys import code_version
 from ssmfin_pipelines.learned import StoredLearnings
 from ssmfin_pipelines.manifest import now
 from ssmfin_pipelines.prepare import Prepared, label_of, learned_seconds, prepare
@@ -42,7 +41,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Interrupted", "RunOutcome", "rebuild_report", "run_study"]
 
-OPENING_SECONDS = {"inline": 0.0, "local": 3.0}  # until spawned workers have imported what they need
+OPENING_SECONDS = {"inline": 0.0, "local": 3.0, "ray": 8.0}  # until workers have imported what they need
+CHECKING = "checking the data, and that no feature sees the future"
 CLOSING_SECONDS = 4.0  # tests, figures and report of a small study
 CLOSING_SECONDS_PER_FORECAST = 8e-6
 
@@ -122,6 +122,8 @@ def run_study(
         return _outcome(prepared, known, began, complete=True)
     store, total = prepared.store, len(prepared.everything)
     earlier = 0 if fresh else _done(prepared)  # counted first: `check` may learn something, too
+    if progress is None and prepared.learnings:  # they are learned twice for it, which takes its time
+        print(f"{study.name}: {CHECKING}", file=sys.stderr, flush=True)
     forecasts = check(prepared)  # before anything is written: wrong input leaves no file behind
     doubt = price_warning(prepared.panel, study.target.column, study.target.transform)
     if doubt is not None:
@@ -229,9 +231,11 @@ def _checked(prepared: Prepared) -> int:
     for loss in losses_named(evaluate.losses):
         bad = known & (labels <= 0) if loss.positive else np.zeros_like(known)
         if bad.any():
+            one = int(bad.sum()) == 1
             raise InputError(
-                f"evaluate.losses has {loss.name}, which needs a positive target, but {int(bad.sum())} outcomes of "
-                f"{experiment.target.column!r} are zero or negative, the lowest {labels[bad].min():g}; "
+                f"evaluate.losses has {loss.name}, which needs a positive target, but {int(bad.sum())} "
+                f"{'outcome' if one else 'outcomes'} of {experiment.target.column!r} {'is' if one else 'are'} zero or "
+                f"negative, the lowest {labels[bad].min():g}; "
                 f"take {loss.name} out of evaluate.losses, or choose a positive target."
             )
     check_causality(prepared.panel, experiment.target, experiment.features, experiment.folds)
@@ -291,7 +295,8 @@ def _work(prepared: Prepared, needed: bool) -> Iterator[Work]:
         write_panel_file(prepared.panel.frame, folder / "panel.arrow")
         directory = prepared.directory.absolute()
         panel_file, notes = folder.absolute() / "panel.arrow", dict(prepared.panel.notes)
-        yield StudyWork(prepared.study, panel_file, notes, directory, code_version(), prepared.data_fingerprint)
+        code = study_code(prepared.study)
+        yield StudyWork(prepared.study, panel_file, notes, directory, code, prepared.data_fingerprint)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -1,6 +1,7 @@
 """Owns what a run leaves of its tasks: finished ones, failed ones, nothing half done.
 
-<run>/tasks/<key>/predictions.parquet, done      a finished task of a model; of a combination also weights.parquet
+<run>/tasks/<key>/predictions.parquet, done      a finished task of a model; of a combination also weights.parquet,
+                                                 of a model with memory memory.parquet
 <run>/tasks/<key>/state.json, done               what a feature learned in one training window
 <run>/tasks/<key>/failed                         a failed one, tried again by the next run
 """
@@ -36,6 +37,7 @@ FINAL_FILES = (
     "manifest.json",  # first: without it the others are not taken for a finished run
     "predictions.parquet",
     "weights.parquet",
+    "memory.parquet",
     "leaderboard.parquet",
     "leaderboard.csv",
     "leaderboard_by_id.parquet",
@@ -47,7 +49,7 @@ FINAL_FILES = (
     "report.html",
 )
 
-PREDICTIONS, STATE, WEIGHTS = "predictions.parquet", "state.json", "weights.parquet"
+PREDICTIONS, STATE, WEIGHTS, MEMORY = "predictions.parquet", "state.json", "weights.parquet", "memory.parquet"
 
 
 @dataclass(frozen=True)
@@ -120,6 +122,11 @@ class TaskStore:
         """Of a combination: what its task wrote beside its predictions."""
         return pl.read_parquet(io.BytesIO((self.tasks / key / WEIGHTS).read_bytes()))
 
+    def memory(self, key: str) -> pl.DataFrame | None:
+        """What a task's model remembers by, fit by fit; None where it has no memory."""
+        file = self.tasks / key / MEMORY
+        return pl.read_parquet(io.BytesIO(file.read_bytes())) if file.is_file() else None
+
     def state(self, key: str) -> str:
         """What a feature learned, as it was written."""
         return (self.tasks / key / STATE).read_text(encoding="utf-8")
@@ -132,9 +139,18 @@ class TaskStore:
             return None
         return loaded if isinstance(loaded, dict) else None
 
-    def write_done(self, key: str, predictions: pl.DataFrame, mark: Mark, weights: pl.DataFrame | None = None) -> None:
-        """Put a finished task of a model in place, all at once; of a combination with its weights over time."""
-        more = {} if weights is None else {WEIGHTS: parquet_bytes(weights)}
+    def write_done(
+        self,
+        key: str,
+        predictions: pl.DataFrame,
+        mark: Mark,
+        *,
+        weights: pl.DataFrame | None = None,
+        memory: pl.DataFrame | None = None,
+    ) -> None:
+        """Put a finished task of a model in place, all at once; with its weights over time, and its fits' memory."""
+        tables = {WEIGHTS: weights, MEMORY: memory}
+        more = {name: parquet_bytes(table) for name, table in tables.items() if table is not None}
         self._write_done(key, PREDICTIONS, parquet_bytes(predictions), mark, more)
 
     def write_state(self, key: str, state: str, mark: Mark) -> None:

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from ssmfin.data.wording import KEYWORDS, Wording
+
 ROW = "__row"  # number of the row in the source, over all its files; it travels with the data until loading is over
 SHOWN = 10  # rows named per kind of breach
 
@@ -32,12 +34,14 @@ class Breaches:
     Attributes:
         label: the source's name in messages.
         locate: row of the source to file, line.
+        say: how settings are named in remedies.
         kinds: what was found, in order of the checks.
         rows: the source's rows which a droppable breach concerns.
     """
 
     label: str
     locate: Callable[[int], str]
+    say: Wording = KEYWORDS
     kinds: list[Kind] = field(default_factory=list)
     rows: list[np.ndarray] = field(default_factory=list)
 
@@ -101,7 +105,7 @@ class Breaches:
         """All breaches as one message; empty if there is none.
 
         Args:
-            dropping: data.on_breach is drop already: only what that does not mend is told, if there is any.
+            dropping: `on_breach` is drop already: only what that does not mend is told, if there is any.
         """
         if not self.kinds:
             return ""
@@ -109,14 +113,14 @@ class Breaches:
         kinds = fatal if dropping and fatal else self.kinds
         total = sum(max(kind.count, 1) for kind in kinds)
         places = "1 place" if total == 1 else f"{total:,} places"
-        way_out = "correct the data"
+        way_out, drop = "correct the data", self.say("on_breach", "drop")
         if dropping and fatal:
-            way_out += " (data.on_breach: drop does not mend this)"
+            way_out += f" ({drop} does not mend this)"
         elif not dropping and fatal and len(fatal) < len(kinds):
             remain = ", ".join(f'"{kind.wrong}"' for kind in fatal)
-            way_out += f"; data.on_breach: drop leaves rows out, but does not mend {remain}"
+            way_out += f"; {drop} leaves rows out, but does not mend {remain}"
         elif not dropping and not fatal:
-            way_out += ", or leave those rows out with data.on_breach: drop"
+            way_out += f", or leave those rows out with {drop}"
         lines = [f"{self.label} breaks the panel contract in {places}; {way_out}."]
         for kind in kinds:
             rows = f" in {kind.count:,} rows" if kind.count > 1 else ""

@@ -10,9 +10,11 @@ import numpy as np
 import polars as pl
 
 from ssmfin.data.breaches import ROW, Breaches
+from ssmfin.data.date_formats import format_remedy, formats_of
 from ssmfin.data.moments import MICROSECONDS, on_calendar, parse_text
 from ssmfin.data.range_variance import NEEDS
 from ssmfin.data.sources.base import Part, Source, require_same_columns
+from ssmfin.data.wording import KEYWORDS, Wording
 from ssmfin.errors import InputError, nearest
 
 KEYS = ("unique_id", "ds", "known_at")
@@ -50,6 +52,7 @@ def read_table(
     computed: Iterable[str] = (),
     date_format: str | None = None,
     label: str | None = None,
+    say: Wording = KEYWORDS,
 ) -> Table:
     """Read every file of a source and give its columns their names and types.
 
@@ -58,20 +61,20 @@ def read_table(
         required: value columns that must be there and hold numbers.
         computed: columns that loading will add, which a required one could be a misspelling of.
         date_format: strftime format of dates that are text and not ISO.
-        label: the source's name in messages.
+        label: the source's name in messages. say: how they name settings.
     Raises:
         InputError: a file cannot be read, a column is missing or of a type that cannot be meant, time zones are mixed.
     """
     parts = list(source.parts())
     starts = np.cumsum([0] + [part.frame.height for part in parts[:-1]])
-    breaches = Breaches(label or source.describe(), lambda row: _place(parts, starts, row))
+    breaches = Breaches(label or source.describe(), lambda row: _place(parts, starts, row), say)
     left_out: dict[str, str] = {}
     zones: dict[str, str] = {}
     frames: list[pl.DataFrame] = []
     default_id = None if len(parts) > 1 else source.default_id()
     for part, start in zip(parts, starts, strict=True):
         require_same_columns(parts[0], part)
-        frame = _renamed(part, columns, frozenset(required), frozenset(computed), default_id)
+        frame = _renamed(part, columns, frozenset(required), frozenset(computed), default_id, say)
         frame = frame.with_columns(pl.int_range(int(start), int(start) + frame.height, dtype=pl.UInt32).alias(ROW))
         frames.append(_typed(part, frame, frozenset(required), date_format, breaches, zones, left_out))
     if len(set(zones.values())) > 1:
@@ -91,41 +94,49 @@ def _place(parts: list[Part], starts: np.ndarray, row: int) -> str:
 
 
 def _renamed(
-    part: Part, columns: Mapping[str, str], required: frozenset[str], computed: frozenset[str], default_id: str | None
+    part: Part,
+    columns: Mapping[str, str],
+    required: frozenset[str],
+    computed: frozenset[str],
+    default_id: str | None,
+    say: Wording,
 ) -> pl.DataFrame:
     """The part's columns under our names, an id column added where one single series has none."""
     have = part.frame.columns
     wrong = [f"{theirs!r} ({nearest(theirs, have)})" for theirs in columns.values() if theirs not in have]
     if wrong:
         raise InputError(
-            f"{part.label} has no column {', no column '.join(wrong)}; correct data.columns, it has {have}."
+            f"{part.label} has no column {', no column '.join(wrong)}; correct {say('columns')}, it has {have}."
         )
     theirs = list(columns.values())
     if len(set(theirs)) < len(theirs):
-        raise InputError(f"data.columns gives one column two names, {dict(columns)}; name each column once.")
+        raise InputError(f"{say('columns')} gives one column two names, {dict(columns)}; name each column once.")
     for ours, their in columns.items():
         if ours != their and ours in have and ours not in theirs:
             raise InputError(
-                f"data.columns renames {their!r} to {ours!r}, but {part.label} has a column {ours!r} already; "
+                f"{say('columns')} renames {their!r} to {ours!r}, but {part.label} has a column {ours!r} already; "
                 f"rename that one too."
             )
     if ROW in have or not all(ours.strip() for ours in columns):
-        raise InputError(f"data.columns gives no name, or {part.label} uses the reserved {ROW!r}; rename that column.")
+        raise InputError(
+            f"{say('columns')} gives no name, or {part.label} uses the reserved {ROW!r}; rename that column."
+        )
     frame = part.frame.rename({their: ours for ours, their in columns.items()})
     missing = []
     if "ds" not in frame.columns:
-        missing.append("ds (the date" + _offer("ds", frame.columns, _DATE_NAMES) + ")")
+        missing.append("ds (the date" + _offer("ds", frame.columns, _DATE_NAMES, say) + ")")
     if "unique_id" not in frame.columns:
-        offer = _offer("unique_id", frame.columns, _ID_NAMES)
+        offer = _offer("unique_id", frame.columns, _ID_NAMES, say)
         if offer or default_id is None:
-            remedy = offer or ": map one in data.columns, or set source.id_from_filename: true for one file an id"
+            from_name = say("source.id_from_filename", True)
+            remedy = offer or f": map one in {say('columns')}, or set {from_name} for one file an id"
             missing.append("unique_id (which series a row belongs to" + remedy + ")")
         else:
             frame = frame.with_columns(pl.lit(default_id).alias("unique_id"))
     values = [name for name in frame.columns if name not in KEYS]
     for name in sorted(required - set(frame.columns)):
         remedy = (
-            f"data.measures computes it: {{kind: range, estimators: [{name}]}}"
+            f"to compute it, {say('measures', {'kind': 'range', 'estimators': [name]})}"
             if name in NEEDS and {"high", "low"} <= set(values)
             else nearest(name, {*values, *computed})
         )
@@ -135,10 +146,10 @@ def _renamed(
     return frame.drop([name for name in frame.columns if not name.strip()])  # the index that pandas writes into csv
 
 
-def _offer(ours: str, have: list[str], names: tuple[str, ...]) -> str:
-    """A ready-made entry of data.columns, if a column's name suggests it."""
+def _offer(ours: str, have: list[str], names: tuple[str, ...], say: Wording) -> str:
+    """A ready-made entry of `columns`, if a column's name suggests it."""
     found = next((c for name in names for c in have if c.lower() == name), None)
-    return "" if found is None else f": set data.columns: {{{ours}: {found}}}"
+    return "" if found is None else f": set {say('columns', {ours: found})}"
 
 
 def _typed(
@@ -159,7 +170,7 @@ def _typed(
     for key in ("ds", "known_at"):
         if key not in frame.columns:
             continue
-        moments, offsets = _as_moments(part, frame[key], date_format)
+        moments, offsets = _as_moments(part, frame[key], date_format, breaches.say)
         _note_zone(part, frame[key].rename(key), frame[ROW], moments, offsets, zones, breaches)
         keys[key] = moments
         # a number shows what no calendar has: year 29293 can be stored and not be said
@@ -171,13 +182,15 @@ def _typed(
             named = named.with_columns(keys["ds"].alias("ds"))
         breaches.flag(named, empty, f"{key} is missing", "give every row a date", lambda row: "null")
         unread = moments.is_null() & ~empty
-        if unread.all():
-            raise InputError(
-                f"{part.label} {part.where(0)} column {key} holds no ISO date, {raw[0]!r}; write dates as YYYY-MM-DD, "
-                f"or set data.date_format (strftime, '%d/%m/%Y' for example)."
-            )
+        if unread.all() or (unread.any() and date_format is not None and _reads_otherwise(raw.filter(~empty))):
+            what = "holds no ISO date" if date_format is None else f"is not written as {date_format!r} says"
+            written = raw.cast(pl.String).str.strip_chars().filter(~empty)
+            remedy = format_remedy(written, breaches.say("date_format"))
+            at = int(unread.arg_true()[0])
+            raise InputError(f"{part.label} {part.where(at)} column {key} {what}, {raw[at]!r}; {remedy}.")
         shown = named.with_columns(raw.alias("__text"))
-        breaches.flag(shown, unread, f"{key} is not a date", "write it as YYYY-MM-DD", lambda row: repr(row["__text"]))
+        form = "YYYY-MM-DD" if date_format is None else f"{breaches.say('date_format')} says, {date_format!r}"
+        breaches.flag(shown, unread, f"{key} is not a date", f"write it as {form}", lambda row: repr(row["__text"]))
         lost = lost | moments.is_null()
     named = named.with_columns(keys["ds"].alias("ds"))
     values: list[pl.Series] = []
@@ -198,12 +211,17 @@ def _typed(
     return typed.filter(~lost) if lost.any() else typed
 
 
+def _reads_otherwise(written: pl.Series) -> bool:
+    """Whether another form than the one given reads the whole column."""
+    return bool(formats_of(written.cast(pl.String).str.strip_chars()))
+
+
 def _as_id(part: Part, column: pl.Series) -> pl.Series:
     """Ids as text; integers are welcome, 10001.0 too, because pandas makes that of 10001 beside a missing one."""
     if column.dtype.is_float():
         whole = column.fill_nan(None)
         if (whole % 1 != 0).any():
-            raise InputError(f"{part.label} column unique_id holds fractions, {column[0]}; is data.columns right?")
+            raise InputError(f"{part.label} column unique_id holds fractions, {column[0]}; is another column the id?")
         column = whole.cast(pl.Int64)
     elif not (column.dtype.is_integer() or column.dtype in (pl.String, pl.Categorical, pl.Enum, pl.Null)):
         raise InputError(f"{part.label} column unique_id is of type {column.dtype}; give ids as text or whole numbers.")
@@ -212,7 +230,9 @@ def _as_id(part: Part, column: pl.Series) -> pl.Series:
     return pl.select(pl.when(~blank).then(text)).to_series() if blank.any() else text
 
 
-def _as_moments(part: Part, column: pl.Series, date_format: str | None) -> tuple[pl.Series, pl.Series | str | None]:
+def _as_moments(
+    part: Part, column: pl.Series, date_format: str | None, say: Wording
+) -> tuple[pl.Series, pl.Series | str | None]:
     """Naive moments, and the zone: a name for the whole column, an offset a row, or None."""
     if isinstance(column.dtype, pl.Datetime):
         zone = column.dtype.time_zone
@@ -230,7 +250,7 @@ def _as_moments(part: Part, column: pl.Series, date_format: str | None) -> tuple
         return column.cast(MICROSECONDS), None
     raise InputError(
         f"{part.label} column {column.name} is of type {column.dtype}, {column[0]!r} for example; give dates, or set "
-        f"data.date_format ('%Y%m%d' reads 20200131)."
+        f"{say('date_format')} ('%Y%m%d' reads 20200131)."
     )
 
 

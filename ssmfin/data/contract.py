@@ -14,7 +14,8 @@ import numpy as np
 import polars as pl
 
 from ssmfin.data.breaches import ROW, Breaches, moment
-from ssmfin.data.moments import DAY, Closes
+from ssmfin.data.moments import AN_HOUR, DAY, Closes
+from ssmfin.data.wording import KEYWORDS, Wording
 from ssmfin.errors import InputError, nearest
 
 # Squares (losses, variances) of larger values overflow float64.
@@ -191,7 +192,7 @@ def check_target(frame: pl.DataFrame, target: str, positive: bool, breaches: Bre
     """
     have = value_columns(frame)
     if target not in have:
-        raise InputError(f"target.column {target!r} is not in {breaches.label}; {nearest(target, have)}.")
+        raise InputError(f"{breaches.say('target')} {target!r} is not in {breaches.label}; {nearest(target, have)}.")
     column = frame[target]
     missing = column.is_null()
     if missing.all():
@@ -208,7 +209,7 @@ def check_target(frame: pl.DataFrame, target: str, positive: bool, breaches: Bre
     )
     if positive:
         wrong = (column <= 0).fill_null(False)
-        remedy = "correct the values, or use target.transform: none"
+        remedy = f"correct the values, or use {breaches.say('positive', False)}"
         breaches.flag(frame, wrong, f"{target} is not positive and a log is taken of it", remedy, _value(target))
 
 
@@ -217,7 +218,8 @@ def check_dates(frame: pl.DataFrame, breaches: Breaches) -> None:
     if frame["ds"].min() == frame["ds"].max():
         date = moment(frame["ds"][0])
         breaches.add(
-            f"the panel has a single date, {date}", "give at least two dates (is data.columns.ds the right column?)"
+            f"the panel has a single date, {date}",
+            f"give at least two dates (is {breaches.say('columns.ds')} the right column?)",
         )
 
 
@@ -265,7 +267,7 @@ def value_columns(frame: pl.DataFrame) -> tuple[str, ...]:
     return tuple(c for c in frame.columns if c not in ("unique_id", "ds", "known_at", ROW))
 
 
-def to_dates(frame: pl.DataFrame, closes: Closes | None, label: str) -> pl.DataFrame:
+def to_dates(frame: pl.DataFrame, closes: Closes | None, label: str, say: Wording = KEYWORDS) -> pl.DataFrame:
     """ds and known_at as Date if no ds has a time of day; else both stay Datetime("us").
 
     A `known_at` with a time of day beside plain dates needs to know when those dates end: what is known later than
@@ -286,11 +288,11 @@ def to_dates(frame: pl.DataFrame, closes: Closes | None, label: str) -> pl.DataF
             first = known.filter(of_day != 0)[0]
             raise InputError(
                 f"known_at of {label} has a time of day, {first}, and ds is a plain date; say when a date ends with "
-                f'data.closes: {{time: "16:00", zone: America/New_York}}, or give known_at as dates.'
+                f"{say('closes', AN_HOUR)}, or give known_at as dates."
             )
         if closes.by_id:
             raise InputError(
-                f"known_at of {label} has a time of day, and data.closes.by_id names several clocks, "
+                f"known_at of {label} has a time of day, and {say('closes.by_id')} names several clocks, "
                 f"{sorted(closes.by_id)}; give known_at as dates, each by the clock of its own id."
             )
         limit = (closes.time.hour * 3600 + closes.time.minute * 60 + closes.time.second) * 1_000_000

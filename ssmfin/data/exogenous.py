@@ -24,8 +24,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from ssmfin.data.breaches import ROW, Breaches
 from ssmfin.data.columns import read_table
 from ssmfin.data.contract import check_values, sort_rows, value_columns
-from ssmfin.data.moments import DAY, Clock, Closes, Zone, in_utc, is_timed, panel_moments, zoned_to_utc
+from ssmfin.data.moments import AN_HOUR, DAY, Clock, Closes, Zone, in_utc, is_timed, panel_moments, zoned_to_utc
 from ssmfin.data.sources import AnySource
+from ssmfin.data.wording import KEYWORDS, Wording
 from ssmfin.errors import InputError, nearest
 
 
@@ -64,24 +65,26 @@ class Exogenous(BaseModel):
     )
     date_format: str | None = Field(None, description="strftime format of dates that are text and not ISO")
 
-    def read(self) -> tuple[pl.DataFrame, Breaches, str | None]:
+    def read(self, say: Wording = KEYWORDS) -> tuple[pl.DataFrame, Breaches, str | None]:
         """The source's sorted rows (ds, maybe known_at, the selected columns), what is wrong with them, their zone.
 
+        Args:
+            say: how messages name settings.
         Raises:
             InputError: a file cannot be read, or a selected column or id is not there.
         """
         columns = dict(self.columns)
         if isinstance(self.known_at, KnownColumn):
             columns["known_at"] = columns.get(self.known_at.column, self.known_at.column)
-        label = f"data.exogenous {self.name!r} ({self.source.describe()})"
+        label = f"{say('exogenous')} {self.name!r} ({self.source.describe()})"
         table = read_table(
-            self.source, columns=columns, required=self.select or (), date_format=self.date_format, label=label
+            self.source, columns=columns, required=self.select or (), date_format=self.date_format, label=label, say=say
         )
         frame = table.frame
         if "known_at" in frame.columns and not isinstance(self.known_at, KnownColumn):
             raise InputError(
                 f"{label} has a column known_at, but its known_at is {_describe(self.known_at)}; "
-                f"set known_at: {{column: {self.columns.get('known_at', 'known_at')}}}."
+                f"set {say.entry('known_at', {'column': self.columns.get('known_at', 'known_at')})}."
             )
         have = value_columns(frame)
         if not have:
@@ -94,7 +97,7 @@ class Exogenous(BaseModel):
         elif not self.by_id and (names := frame["unique_id"].unique().sort()).len() > 1:
             raise InputError(
                 f"{label} holds {names.len()} series, {names.head(3).to_list()}, and by_id is false; choose one with "
-                f"ids, or set by_id: true if they are the panel's own."
+                f"ids, or set {say.entry('by_id', True)} if they are the panel's own."
             )
         select = list(dict.fromkeys(self.select or have))
         keys = [c for c in ("unique_id", "ds", "known_at") if c in frame.columns]
@@ -105,7 +108,12 @@ class Exogenous(BaseModel):
         return frame.filter(~pl.all_horizontal(pl.col(select).is_null())), table.breaches, table.zone
 
     def join(
-        self, panel: pl.DataFrame, other: pl.DataFrame, closes: Closes | None, zone: str | None = None
+        self,
+        panel: pl.DataFrame,
+        other: pl.DataFrame,
+        closes: Closes | None,
+        zone: str | None = None,
+        say: Wording = KEYWORDS,
     ) -> pl.DataFrame:
         """The panel with this source's columns, as known at each row's origin; rows and their order stay.
 
@@ -113,7 +121,7 @@ class Exogenous(BaseModel):
             panel: unique_id, ds (Date or Datetime("us")), sorted.
             other: what `read` returned.
             closes: the hour at which the panel's dates end.
-            zone: the time zone that the source's own moments name.
+            zone: the time zone that the source's own moments name. say: how messages name settings.
         Raises:
             InputError: hours must be compared and one side's are not known; or a column is there already.
         """
@@ -121,8 +129,8 @@ class Exogenous(BaseModel):
         added = [f"{self.name}__{c}" for c in values] + [f"{self.name}__age"]
         clash = [c for c in added if c in panel.columns or added.count(c) > 1]
         if clash:
-            raise InputError(f"data.exogenous {self.name!r} would overwrite {clash[0]!r}; choose another name.")
-        origin, known = self._keys(panel, other, closes, zone)
+            raise InputError(f"{say('exogenous')} {self.name!r} would overwrite {clash[0]!r}; choose another name.")
+        origin, known = self._keys(panel, other, closes, zone, say)
         strict = self.known_at == "next_day"
         if self.by_id:
             row = _newest_by_id(panel["unique_id"], origin, other["unique_id"], known, strict)
@@ -140,36 +148,35 @@ class Exogenous(BaseModel):
         return pl.concat([panel, joined], how="horizontal")
 
     def _keys(
-        self, panel: pl.DataFrame, other: pl.DataFrame, closes: Closes | None, zone: str | None
+        self, panel: pl.DataFrame, other: pl.DataFrame, closes: Closes | None, zone: str | None, say: Wording
     ) -> tuple[np.ndarray, np.ndarray]:
         """Origin of each row of the panel and moment of knowledge of each row of the source, on one common axis."""
         at = self.known_at
         if isinstance(at, Clock):
             if is_timed(other["ds"]):
                 raise InputError(
-                    f"data.exogenous {self.name!r} has times of day in ds and a known_at of {at.time}; "
-                    f"give dates, or use known_at: {{column: ...}}."
+                    f"{say('exogenous')} {self.name!r} has times of day in ds and a known_at of {at.time}; "
+                    "give dates, or name the column that says when rows were known."
                 )
-            return self._moments(panel, closes), in_utc(other["ds"].cast(pl.Date), at, latest=True)
+            return self._moments(panel, closes, say), in_utc(other["ds"].cast(pl.Date), at, latest=True)
         known = other["known_at"] if isinstance(at, KnownColumn) else other["ds"]
         if isinstance(at, KnownColumn) and is_timed(known):
             zone = at.zone or zone
             if zone is None:
                 raise InputError(
-                    f"data.exogenous {self.name!r} is known at times of day, {known[0]} for example; say where: "
-                    f"known_at: {{column: {at.column}, zone: America/New_York}}."
+                    f"{say('exogenous')} {self.name!r} is known at times of day, {known[0]} for example; say where: "
+                    f"{say.entry('known_at', {'column': at.column, 'zone': 'America/New_York'})}."
                 )
-            return self._moments(panel, closes), zoned_to_utc(known, zone, latest=True)
+            return self._moments(panel, closes, say), zoned_to_utc(known, zone, latest=True)
         if at == "next_day" or panel["ds"].dtype == pl.Date or not is_timed(known):
             return _days(panel["ds"]), _days(known)
         return panel["ds"].to_physical().to_numpy(), known.to_physical().to_numpy()
 
-    def _moments(self, panel: pl.DataFrame, closes: Closes | None) -> np.ndarray:
+    def _moments(self, panel: pl.DataFrame, closes: Closes | None, say: Wording) -> np.ndarray:
         if closes is None:
             raise InputError(
-                f"data.exogenous {self.name!r} is known at {_describe(self.known_at)}, but it is not said when the "
-                f"panel's own dates end; set data.closes: "
-                f'{{time: "16:00", zone: America/New_York}}, or use known_at: next_day.'
+                f"{say('exogenous')} {self.name!r} is known at {_describe(self.known_at)}, but it is not said when the "
+                f"panel's own dates end; set {say('closes', AN_HOUR)}, or use {say.entry('known_at', 'next_day')}."
             )
         return panel_moments(panel, closes)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import polars as pl
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, TypeAdapter, ValidationError
@@ -32,6 +32,7 @@ from ssmfin.data.range_variance import RangeMeasures
 from ssmfin.data.realized.options import RealizedMeasures
 from ssmfin.data.sources import AnySource, FrameSource, Source
 from ssmfin.data.sources.frame import is_pandas
+from ssmfin.data.wording import KEYS_OF_A_STUDY, KEYWORDS, Wording
 from ssmfin.errors import InputError, nearest
 
 _ENDINGS = {".parquet": "parquet", ".pq": "parquet", ".csv": "csv", ".txt": "csv"}
@@ -83,6 +84,8 @@ class PanelOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    say: ClassVar[Wording] = KEYWORDS  # how messages name settings: here to callers of `load_panel`
+
     columns: dict[str, str] = Field(
         default_factory=dict, description="our names to yours: {unique_id: symbol, ds: date}"
     )
@@ -99,7 +102,9 @@ class PanelOptions(BaseModel):
 
 
 class DataSpec(PanelOptions):
-    """The `data:` section of a study."""
+    """The `data:` section of a study, whose messages name its keys."""
+
+    say: ClassVar[Wording] = KEYS_OF_A_STUDY
 
     source: AnySource
 
@@ -219,6 +224,7 @@ def build_panel(
         computed=computed,
         date_format=options.date_format,
         label=label,
+        say=options.say,
     )
     breaches = table.breaches
     frame, newest_first = sort_rows(_subset(table, options), table.part_starts, breaches)
@@ -231,12 +237,12 @@ def build_panel(
     others: list[Breaches] = []
     warm_up = 0
     if frame.height:
-        frame = to_dates(frame, options.closes, breaches.label)
+        frame = to_dates(frame, options.closes, breaches.label, options.say)
         frame = options.measures.add(frame) if options.measures else frame
         for exogenous in options.exogenous:
-            other, wrong, zone = exogenous.read()
+            other, wrong, zone = exogenous.read(options.say)
             others.append(wrong)
-            frame = exogenous.join(frame, other, options.closes, zone)
+            frame = exogenous.join(frame, other, options.closes, zone, options.say)
         if target is not None:
             frame, warm_up = _without_warm_up(frame, target) if target in computed else (frame, 0)
             check_target(frame, target, positive, breaches)
@@ -277,8 +283,8 @@ def _build_realized(
     usable = result.usable_rows()
     if target is not None and target not in usable.columns and "__" not in target:
         raise InputError(
-            f"target.column {target!r} is not in {source.describe()}, whose days have {usable.columns[3:]}; "
-            f"name it in data.measures.estimators, or {nearest(target, usable.columns[3:])}"
+            f"{options.say('target')} {target!r} is not in {source.describe()}, whose days have {usable.columns[3:]}; "
+            f"name it in {options.say('measures.estimators')}, or {nearest(target, usable.columns[3:])}"
         )
     rows = FrameSource(frame=usable)
     panel = build_panel(rows, daily, target=target, positive=positive, label=source.describe())
@@ -309,9 +315,9 @@ def _subset(table: Table, options: PanelOptions) -> pl.DataFrame:
     frame = table.frame
     if options.closes is not None:
         # an id spelled wrong would get the clock of the others, and with it perhaps a value from the future
-        require_ids(frame, tuple(options.closes.by_id), table.breaches.label, "data.closes.by_id")
+        require_ids(frame, tuple(options.closes.by_id), table.breaches.label, options.say("closes.by_id"))
     if options.ids is not None:
-        frame = keep_ids(frame, options.ids, table.breaches.label, "data.ids")
+        frame = keep_ids(frame, options.ids, table.breaches.label, options.say("ids"))
     if frame.height == 0:
         _raise(table.breaches, [], "error", frame)
     first, last = frame["ds"].min(), frame["ds"].max()
@@ -322,7 +328,7 @@ def _subset(table: Table, options: PanelOptions) -> pl.DataFrame:
     if frame.height == 0:
         raise InputError(
             f"{table.breaches.label} has no rows from {options.start or 'its start'} to {options.end or 'its end'}, "
-            f"it runs from {moment(first)} to {moment(last)}; correct data.start and data.end."
+            f"it runs from {moment(first)} to {moment(last)}; correct {options.say('start')} and {options.say('end')}."
         )
     return frame
 
@@ -347,7 +353,7 @@ def _complaints(error: ValidationError) -> str:
     for item in error.errors(include_url=False):
         place = ".".join(str(step) for step in item["loc"]) or "source"
         if item["type"] == "extra_forbidden":
-            lines.append(f"{place} is not a key of the data section; {nearest(place.split('.')[-1], _keys())}.")
+            lines.append(f"{place} is no setting of load_panel; {nearest(place.split('.')[-1], _keys())}.")
         else:
             lines.append(f"{place} is wrong, {item['input']!r:.80}; {item['msg'].removeprefix('Value error, ')}.")
     return "\n".join(dict.fromkeys(lines))

@@ -15,6 +15,7 @@ from ssmfin.errors import InputError
 
 MICROSECONDS = pl.Datetime("us")
 DAY = 86_400_000_000  # microseconds
+AN_HOUR = {"time": "16:00", "zone": "America/New_York"}  # an example, for messages
 
 _ISO = r"^(\d{4}-\d{2}-\d{2})(?:[T ](\d{2}:\d{2})(:\d{2})?(\.\d{1,9})?)?\s*(Z|[+-]\d{2}:?\d{2})?$"
 
@@ -138,7 +139,7 @@ def panel_moments(frame: pl.DataFrame, closes: Closes) -> np.ndarray:
     """
     if frame["ds"].dtype != pl.Date:
         if closes.by_id:
-            raise InputError("data.closes.by_id is given, but ds has a time of day already; leave by_id out.")
+            raise InputError("closes.by_id is given, but ds has a time of day already; leave by_id out.")
         return zoned_to_utc(frame["ds"], closes.zone, latest=False)
     moments = in_utc(frame["ds"], closes, latest=False).copy()
     for clock in set(closes.by_id.values()):

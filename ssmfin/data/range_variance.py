@@ -61,7 +61,8 @@ class RangeMeasures(BaseModel):
         clash = [name for name in self.estimators if name in frame.columns]
         if clash:
             raise InputError(
-                f"data.measures would overwrite the columns {clash}; rename them in data.columns or leave measures out."
+                f"the measures would overwrite the columns {clash}; rename those of the source (columns), or leave "
+                "measures out."
             )
         price = {name: _array(frame[name]) for name in self.prices}
         if "close" in frame.columns:

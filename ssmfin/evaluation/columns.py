@@ -15,6 +15,8 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import polars as pl
 
+from ssmfin.models.interface import Forecast
+
 SORT_KEYS = ("model", "seed", "unique_id", "ds", "horizon")
 EVENT, THRESHOLD = "event", "event_threshold"
 _QUANTILE = re.compile(r"q(\d{2,})")
@@ -47,6 +49,17 @@ def distribution_columns(columns: Iterable[str]) -> list[str]:
     """
     columns = list(columns)
     return [*quantile_levels(columns), *(name for name in (EVENT, THRESHOLD) if name in columns)]
+
+
+def forecast_columns(forecast: Forecast) -> dict[str, pl.Series]:
+    """y_hat and what else a forecast says, by column, (n H) each: origin after origin, its horizons in their order."""
+    found = {"y_hat": forecast.mean}
+    if forecast.quantiles is not None:
+        quantiles = np.moveaxis(forecast.quantiles, -1, 0)
+        found |= {quantile_column(level): values for level, values in zip(forecast.levels, quantiles, strict=True)}
+    if forecast.event is not None and forecast.threshold is not None:
+        found |= {EVENT: forecast.event, THRESHOLD: forecast.threshold}
+    return {name: pl.Series(values.ravel(), dtype=pl.Float64).fill_nan(None) for name, values in found.items()}
 
 
 def merged(parts: Sequence[pl.DataFrame]) -> pl.DataFrame:

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
+from ssmfin.evaluation.columns import quantile_levels
 from ssmfin.evaluation.experiment import Experiment, Task
-from ssmfin.models.combination.combining import Combined, Record, combine
+from ssmfin.models.combination.combining import Combined, Record, combine, combine_quantiles
 from ssmfin.models.combination.spec import Combination
+from ssmfin.models.interface import Forecast
 
 
 @dataclass(frozen=True)
@@ -18,11 +20,12 @@ class CombinedForecasts:
     """What a combination answers.
 
     Attributes:
-        rows: (n,) of the design, sorted. forecast: (n, H). weights: a frame, see `weight_table`. notes: plain facts.
+        rows: (n,) of the design, sorted. forecast: the mean, and quantiles where all members give the same levels.
+        weights: a frame, see `weight_table`. notes: plain facts.
     """
 
     rows: np.ndarray
-    forecast: np.ndarray
+    forecast: Forecast
     weights: pl.DataFrame
     notes: dict[str, str]
 
@@ -41,7 +44,8 @@ def combine_members(experiment: Experiment, task: Task, predictions: Iterable[pl
     spec = combination_of(experiment, task.model)
     design, target = experiment.design, experiment.target
     rows = np.sort(np.concatenate(experiment.test_rows))
-    forecast = _member_forecasts(experiment, task.model, spec, rows, list(predictions))
+    frames = _member_frames(experiment, task.model, spec, rows, list(predictions))
+    forecast = _seeds_averaged(experiment, frames, ["y_hat"])[..., 0]
     if spec.mean_of(target) == "geometric":
         _refuse_not_positive(experiment, task.model, spec, rows, forecast)
     groups = 1 if spec.pooled else len(design.ids)
@@ -64,7 +68,15 @@ def combine_members(experiment: Experiment, task: Task, predictions: Iterable[pl
         shrink=spec.shrink,
     )
     table = weight_table(experiment, task.model, spec, record, combined)
-    return CombinedForecasts(rows, combined.forecast, table, _notes(table, spec))
+    columns = _shared_quantiles(frames)
+    quantiles = None
+    if columns:
+        members = _seeds_averaged(experiment, frames, list(columns))
+        if spec.mean_of(target) == "geometric":
+            _refuse_negative(experiment, task.model, spec, rows, members)
+        quantiles = combine_quantiles(members, combined.weights[record.group, record.date], mean=spec.mean_of(target))
+    found = Forecast(combined.forecast, tuple(columns.values()), quantiles)
+    return CombinedForecasts(rows, found, table, _notes(table, spec))
 
 
 def combination_of(experiment: Experiment, model: str) -> Combination:
@@ -75,32 +87,54 @@ def combination_of(experiment: Experiment, model: str) -> Combination:
     return found
 
 
-def _member_forecasts(
+def _member_frames(
     experiment: Experiment, name: str, spec: Combination, rows: np.ndarray, predictions: Sequence[pl.DataFrame]
-) -> np.ndarray:
-    """(K, n, H), the seeds of a member averaged on the original scale, as the verdict averages them."""
-    horizons = np.array(experiment.target.horizons)
-    H, order = len(horizons), np.argsort(np.argsort(horizons))  # frames are sorted by horizon
+) -> list[list[pl.DataFrame]]:
+    """Of each member and seed its forecasts of these rows, sorted by id, date, horizon."""
+    horizons = sorted(experiment.target.horizons)
     keys = experiment.panel.frame.select("unique_id", "ds")[rows]
-    wanted = pl.concat([keys.with_columns(horizon=pl.lit(h, dtype=pl.Int32)) for h in sorted(horizons.tolist())])
+    wanted = pl.concat([keys.with_columns(horizon=pl.lit(h, dtype=pl.Int32)) for h in horizons])
     wanted = wanted.sort("unique_id", "ds", "horizon")
-    if not wanted.select("unique_id", "ds").gather_every(H).equals(keys):
+    if not wanted.select("unique_id", "ds").gather_every(len(horizons)).equals(keys):
         raise RuntimeError("rows of the panel are not in the order of their names and dates.")
     found = []
     for member in spec.members:
         seeds = []
         for seed in experiment.models[member].runs:
             ours = (pl.col("model") == member) & (pl.col("seed") == seed)
-            own = [frame.filter(ours).select("unique_id", "ds", "horizon", "y_hat") for frame in predictions]
-            frame = pl.concat(own).sort("unique_id", "ds", "horizon") if own else None
+            own = [part for frame in predictions if len(part := frame.filter(ours))]
+            frame = pl.concat(own, how="diagonal").sort("unique_id", "ds", "horizon") if own else None
             if frame is None or not frame.select("unique_id", "ds", "horizon").equals(wanted):
                 raise RuntimeError(
                     f"combination {name!r} needs all forecasts of {member!r}, and seed {seed} has "
                     f"{0 if frame is None else frame.height} of {wanted.height}: a task of it failed."
                 )
-            seeds.append(frame["y_hat"].to_numpy().reshape(len(rows), H)[:, order])
-        found.append(np.mean(seeds, axis=0))
-    return np.stack(found)
+            seeds.append(frame)
+        found.append(seeds)
+    return found
+
+
+def _seeds_averaged(
+    experiment: Experiment, frames: Sequence[Sequence[pl.DataFrame]], columns: Sequence[str]
+) -> np.ndarray:
+    """(K, n, H, C) columns, the seeds of a member averaged on the original scale, as the scores average them."""
+    H, order = len(experiment.target.horizons), np.argsort(np.argsort(experiment.target.horizons))  # sorted in frames
+
+    def values(frame: pl.DataFrame) -> np.ndarray:
+        table = frame.select(pl.col(columns).fill_null(float("nan"))).to_numpy()
+        return np.asarray(table.reshape(-1, H, len(columns))[:, order])
+
+    return np.stack([np.mean([values(frame) for frame in seeds], axis=0) for seeds in frames])
+
+
+def _shared_quantiles(frames: Sequence[Sequence[pl.DataFrame]]) -> dict[str, float]:
+    """The quantile columns of all members and seeds, with their levels; none if they have not all the same."""
+    told = [
+        {name: level for name, level in quantile_levels(frame.columns).items() if frame[name].null_count() < len(frame)}
+        for seeds in frames
+        for frame in seeds
+    ]
+    return told[0] if all(found == told[0] for found in told) else {}
 
 
 def _refuse_not_positive(
@@ -113,6 +147,20 @@ def _refuse_not_positive(
         raise RuntimeError(
             f"combination {name!r} takes a geometric mean, but {len(bad)} forecasts of its members are not positive, "
             f"the first {forecast[k, i, h]:g} of {spec.members[k]!r} for {row['unique_id']} at {row['ds']}, horizon "
+            f"{experiment.target.horizons[h]}; use mean: arithmetic."
+        )
+
+
+def _refuse_negative(
+    experiment: Experiment, name: str, spec: Combination, rows: np.ndarray, quantiles: np.ndarray
+) -> None:
+    bad = np.argwhere(quantiles < 0)
+    if len(bad):
+        k, i, h, _ = (int(x) for x in bad[0])
+        row = experiment.panel.frame.row(int(rows[i]), named=True)
+        raise RuntimeError(
+            f"combination {name!r} takes a geometric mean, but {len(bad)} quantiles of its members are negative, the "
+            f"first {quantiles[tuple(bad[0])]:g} of {spec.members[k]!r} for {row['unique_id']} at {row['ds']}, horizon "
             f"{experiment.target.horizons[h]}; use mean: arithmetic."
         )
 

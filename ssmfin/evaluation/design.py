@@ -42,10 +42,10 @@ def check_target(panel: Panel, target: Target) -> None:
         row = panel.frame.row(int(np.flatnonzero(bad)[0]), named=True)
         raise InputError(
             f"target column {target.column!r} has {int(bad.sum())} values that are not finite"
-            f"{' and positive, as target.transform: log needs' if target.transform == 'log' else ''}, the first "
-            f"{row[target.column]} at ({row['unique_id']}, {row['ds']}); repair them, drop them with "
-            "data.on_breach: drop, "
-            f"or use target.transform: none."
+            f"{' and positive, as its log needs' if target.transform == 'log' else ''}, the first "
+            f"{row[target.column]} at ({row['unique_id']}, {row['ds']}); repair those rows or leave them out"
+            f"{', or forecast it without a log' if target.transform == 'log' else ''} (the settings on_breach of the "
+            "data and transform of the target)."
         )
 
 
@@ -76,12 +76,15 @@ def build_design(
     for name, spec in features.items():
         if spec.fitted and name not in (learned or {}):
             raise InputError(f"feature {name!r} learns from the data and needs a training window; none was given.")
-        if spec.fitted and learned is not None:
-            transformer = learned[name]
-        else:
-            transformer = spec.transformer(column=target.column, log=target.transform == "log").fit(panel)
-        names += [f"{name}__{column}" for column in transformer.get_feature_names_out()]
-        blocks.append(transformer.values(panel))
+        try:
+            if spec.fitted and learned is not None:
+                transformer = learned[name]
+            else:
+                transformer = spec.transformer(column=target.column, log=target.transform == "log").fit(panel)
+            names += [f"{name}__{column}" for column in transformer.get_feature_names_out()]
+            blocks.append(transformer.values(panel))
+        except InputError as error:
+            raise InputError(f"feature {name!r}: {error}") from error
     matrix = np.column_stack(blocks) if blocks else np.empty((len(values), 0))
     lag_means = trailing_means(values, starts, HAR_WINDOWS)
     labels, label_known = _labels(panel, values, starts, date_index, target)

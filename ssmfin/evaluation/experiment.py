@@ -229,7 +229,7 @@ class Experiment:
         found = []
         for name, entry in self.models.items():
             if self.members(name):
-                seconds = entry.forecaster.seconds_per_fit * len(self.panel.ids)
+                seconds = entry.forecaster.guessed_seconds(self.panel.frame.height, len(self.panel.ids))
                 found += [Task(name, seed, (), tuple(range(len(self.folds))), seconds) for seed in entry.runs]
                 continue
             k = self.refit(name)
@@ -244,10 +244,22 @@ class Experiment:
                             seed=seed,
                             fits=chunk,
                             folds=tuple(range(chunk[0] * k, min((chunk[-1] + 1) * k, len(self.folds)))),
-                            seconds=entry.forecaster.seconds_per_fit * len(chunk) * len(self.panel.ids),
+                            seconds=sum(self._guessed_seconds(entry.forecaster, fit * k) for fit in chunk),
                         )
                     )
         return found
+
+    def _guessed_seconds(self, forecaster: Forecaster, fold: int) -> float:
+        """One fit at a fold's cutoff, on one core, before any was measured."""
+        start, cutoff = self.folds[fold].train_start, self.folds[fold].cutoff
+        rows = int(self._rows_until[cutoff + 1] - self._rows_until[start])
+        return forecaster.guessed_seconds(rows, len(self.panel.ids))
+
+    @cached_property
+    def _rows_until(self) -> np.ndarray:
+        """(T + 1,) rows of the panel before each date."""
+        index = np.searchsorted(self.panel.dates, self.panel.frame["ds"].to_numpy())
+        return np.concatenate([[0], np.cumsum(np.bincount(index, minlength=len(self.panel.dates)))])
 
     def identity(self, task: Task) -> dict[str, Any]:
         """What can change the task's result, besides the panel's values and the code: as JSON-able data."""

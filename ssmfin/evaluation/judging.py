@@ -14,6 +14,7 @@ from ssmfin.evaluation.experiment import Experiment
 from ssmfin.evaluation.leaderboard import Leaderboard, make_leaderboard
 from ssmfin.evaluation.probabilistic import Probabilistic, score_probabilistic
 from ssmfin.evaluation.probabilistic_words import probabilistic_sentences
+from ssmfin.evaluation.recalibration import Recalibration, learned_sentence, recalibrated
 from ssmfin.evaluation.verdict import Verdict, make_verdict
 from ssmfin.evaluation.wording import step_name
 from ssmfin.models.combination.spec import Combination
@@ -27,12 +28,14 @@ class Scoring:
         losses: the first one decides the verdict. reference: the model that ratios and tests compare with.
         mcs_size: size of the model confidence set test (0.1: the 90 % set).
         cross_section: how ids are ranked against each other; None: they are not.
+        recalibrate: how quantiles learn from matured outcomes; None: they stay as the models gave them.
     """
 
     losses: tuple[str, ...] = ("qlike", "mse", "mae")
     reference: str = "log_har"
     mcs_size: float = 0.1
     cross_section: CrossSection | None = None
+    recalibrate: Recalibration | None = None
 
 
 class Judgement(NamedTuple):
@@ -72,6 +75,17 @@ def combinations_of(experiment: Experiment) -> Combinations:
     return Combinations({name: spec.members for name, spec in specs.items()}, without)
 
 
+def issued(experiment: Experiment, predictions: pl.DataFrame, scoring: Scoring) -> pl.DataFrame:
+    """The forecasts of all tasks as they are scored and written: with quantiles that have learned, if so asked.
+
+    A label is learned from as soon as it is known, plus the embargo.
+    """
+    if scoring.recalibrate is None:
+        return predictions
+    known = label_positions(experiment).with_columns(pl.col("known") + experiment.walk_forward.embargo)
+    return recalibrated(predictions, known, scoring.recalibrate, log=experiment.target.transform == "log")
+
+
 def judge(
     experiment: Experiment,
     predictions: pl.DataFrame,
@@ -104,6 +118,8 @@ def judge(
     )
     step = step_name(board.date_losses["ds"])
     said = () if spread is None else probabilistic_sentences(spread, families(experiment), step)
+    if said and scoring.recalibrate is not None:
+        said = (*said, learned_sentence(scoring.recalibrate))
     absent = tuple(f"{name} is left out: it {why}." for name, why in experiment.left_out.items())
     ranked: tuple[str, ...] = ()
     if scoring.cross_section is not None:

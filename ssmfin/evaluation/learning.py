@@ -123,7 +123,7 @@ class FeatureLearner:
             feature=feature,
             fit=fit,
             folds=tuple(range(fit * k, min((fit + 1) * k, len(self.folds)))),
-            seconds=spec.seconds_per_fit * len(self.panel.ids),
+            seconds=spec.guessed_seconds(len(self.panel.ids)),
             previous=spec.warm_start and fit > 0,
         )
 
@@ -242,6 +242,25 @@ def feature_lines(remarks: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     {'kalman, fold 3': 'failed: 1 of 2 ids (a); left out: b'}
     """
     return {where: "; ".join(f"{key}: {value}" for key, value in said.items()) for where, said in remarks.items()}
+
+
+def spoken(remarks: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Remarks as a line for each feature and kind of remark, however many folds it is true of; the first one's words.
+
+    >>> spoken({"kalman, fold 3": {"failed": "1 of 2 ids (a)"}, "kalman, folds 5-6": {"failed": "1 of 2 ids (b)"}})
+    ["feature 'kalman', fold 3 and 1 other fit: failed: 1 of 2 ids (a)."]
+    """
+    found: dict[tuple[str, str], list[tuple[str, Any]]] = {}
+    for where, said in remarks.items():
+        feature, _, folds = where.rpartition(", ")
+        for key, value in said.items():
+            found.setdefault((feature, key), []).append((folds, value))
+    lines = []
+    for (feature, key), items in found.items():
+        (folds, value), others = items[0], len(items) - 1
+        more = f" and {others} other fit{'s' if others > 1 else ''}" if others else ""
+        lines.append(f"feature {feature!r}, {folds}{more}: {key}: {value}.")
+    return lines
 
 
 def learned_notes(facts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

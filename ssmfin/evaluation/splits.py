@@ -89,6 +89,12 @@ class Fold:
         return self.cutoff
 
 
+def _always(purge: Any) -> Any:
+    if purge != "auto":
+        raise ValueError("write auto or leave it out: labels that end after the cutoff never train a model")
+    return purge
+
+
 class WalkForward(_Config):
     """Walk-forward splits by dates, purged by label dates.
 
@@ -107,7 +113,9 @@ class WalkForward(_Config):
     train: Annotated[Train, BeforeValidator(_sized)] = Train()
     validation: Annotated[Validation, BeforeValidator(_sized)] = Validation()
     test: Annotated[Test, BeforeValidator(_sized)] = Test()
-    purge: Literal["auto"] = Field("auto", description="Labels that end after the cutoff never train; no other choice.")
+    purge: Annotated[Literal["auto"], BeforeValidator(_always)] = Field(
+        "auto", description="Labels that end after the cutoff never train; no other choice."
+    )
     embargo: int = Field(0, ge=0, description="Further dates between the last training label and the cutoff.")
     refit: int = Field(1, ge=1, description="Refit on every k-th fold.")
     start: dt.date | None = Field(None, description="The first cutoff is the first date on or after this one.")

@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from ssmfin.evaluation.columns import EVENT, THRESHOLD, merged, quantile_column
+from ssmfin.evaluation.columns import forecast_columns, merged
 from ssmfin.evaluation.combining import combine_members
 from ssmfin.evaluation.design import cut
 from ssmfin.evaluation.experiment import Experiment, Task
+from ssmfin.evaluation.memory import memory_of_fit
 from ssmfin.models.interface import Forecast, TrainingSet, WalkForecaster, Window
 
 
@@ -26,7 +27,7 @@ from ssmfin.models.interface import Forecast, TrainingSet, WalkForecaster, Windo
 class TaskResult:
     """Forecasts of one task, sorted by `columns.SORT_KEYS`, with what it took, in seconds.
 
-    `weights` are those of a combination over time.
+    `weights` are those of a combination over time; `memory` is what each fit remembers by (`memory_of_fit`).
     """
 
     predictions: pl.DataFrame
@@ -34,6 +35,7 @@ class TaskResult:
     predict_seconds: float
     notes: dict[str, Any] = field(default_factory=dict)
     weights: pl.DataFrame | None = None
+    memory: pl.DataFrame | None = None
 
 
 def run_task(experiment: Experiment, task: Task, members: Iterable[pl.DataFrame] = ()) -> TaskResult:
@@ -52,33 +54,36 @@ def run_task(experiment: Experiment, task: Task, members: Iterable[pl.DataFrame]
             return _combine(experiment, task, members)
         entry = experiment.models[task.model]
         windows = [experiment.window(task.model, fit) for fit in task.fits]
+        memories: list[pl.DataFrame] = []
         if isinstance(entry.forecaster, WalkForecaster) and not experiment.learned_by(task.model):
             begin = time.perf_counter()
             means, notes = entry.forecaster.walk(experiment.design_for(task.model), windows)
             forecasts = [Forecast(mean) for mean in means]
             fit_seconds, predict_seconds = time.perf_counter() - begin, 0.0
         else:
-            forecasts, notes, fit_seconds, predict_seconds = _fit_and_predict(experiment, task, windows)
+            forecasts, notes, fit_seconds, predict_seconds, memories = _fit_and_predict(experiment, task, windows)
         parts = list(_frames(experiment, task, [window.test_rows for window in windows], forecasts))
     return TaskResult(
         predictions=merged(parts),
         fit_seconds=fit_seconds,
         predict_seconds=predict_seconds,
         notes=notes,
+        memory=pl.concat(memories) if memories else None,
     )
 
 
 def _combine(experiment: Experiment, task: Task, members: Iterable[pl.DataFrame]) -> TaskResult:
     begin = time.perf_counter()
     found = combine_members(experiment, task, members)
-    parts = list(_frames(experiment, task, [found.rows], [Forecast(found.forecast)]))
+    parts = list(_frames(experiment, task, [found.rows], [found.forecast]))
     return TaskResult(merged(parts), 0.0, time.perf_counter() - begin, dict(found.notes), found.weights)
 
 
 def _fit_and_predict(
     experiment: Experiment, task: Task, windows: list[Window]
-) -> tuple[list[Forecast], dict[str, Any], float, float]:
+) -> tuple[list[Forecast], dict[str, Any], float, float, list[pl.DataFrame]]:
     forecasts, notes, fit_seconds, predict_seconds = [], [], 0.0, 0.0
+    memories = []
     for fit, window in zip(task.fits, windows, strict=True):
         design = experiment.design_for(task.model, window)
         if not len(window.test_rows):  # no id has enough rows to learn from: there may be none at all
@@ -91,12 +96,15 @@ def _fit_and_predict(
         fitted = experiment.models[task.model].forecaster.fit(training, seed=seed)
         fit_seconds += time.perf_counter() - begin
         notes.append(fitted.notes)
+        if (memory := fitted.memory(past)) is not None:
+            table = memory_of_fit(memory, training, model=task.model, seed=task.seed, fit=fit)
+            memories.append(table.with_columns(pl.col("cutoff").cast(experiment.panel.frame.schema["ds"])))
         begin = time.perf_counter()
         last = int(design.date_index[window.test_rows].max())
         seen, position = cut(design, last, labels_until=None)
         forecasts.append(fitted.forecast(seen, position[window.test_rows]))
         predict_seconds += time.perf_counter() - begin
-    return forecasts, merge_notes(notes), fit_seconds, predict_seconds
+    return forecasts, merge_notes(notes), fit_seconds, predict_seconds, memories
 
 
 def _frames(
@@ -118,19 +126,8 @@ def _frames(
             model=pl.lit(task.model, dtype=pl.String),
             seed=pl.lit(task.seed, dtype=pl.Int64),
             y=pl.Series(design.labels[rows].ravel(), dtype=pl.Float64).fill_nan(None),
-            y_hat=pl.Series(forecast.mean.ravel(), dtype=pl.Float64),
-            **{name: pl.Series(values.ravel(), dtype=pl.Float64).fill_nan(None) for name, values in _more(forecast)},
+            **forecast_columns(forecast),
         )
-
-
-def _more(forecast: Forecast) -> Iterator[tuple[str, np.ndarray]]:
-    """Columns beyond the mean's, (n, H) each."""
-    if forecast.quantiles is not None:
-        for level, values in zip(forecast.levels, np.moveaxis(forecast.quantiles, -1, 0), strict=True):
-            yield quantile_column(level), values
-    if forecast.event is not None and forecast.threshold is not None:
-        yield EVENT, forecast.event
-        yield THRESHOLD, forecast.threshold
 
 
 def _check_distribution(experiment: Experiment, task: Task, rows: int, forecast: Forecast) -> None:

@@ -37,6 +37,9 @@ class CalendarIndicators(PanelTransformer):
         months = [f"month_{month}" for month in MONTHS] if self.month else []
         return np.array([*WEEKDAYS, *months], dtype=object)
 
+    def columns_read(self) -> tuple[str, ...]:
+        return ()
+
     def _columns(self, panel: Panel, starts: np.ndarray) -> np.ndarray:
         day = panel.frame["ds"].cast(pl.Date)
         out = [day.dt.weekday().to_numpy()[:, None] == np.arange(2, 6)]

@@ -27,6 +27,9 @@ class Columns(PanelTransformer):
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
         return np.array([f"log_{name}" if self.scale == "log" else name for name in self.columns], dtype=object)
 
+    def columns_read(self) -> tuple[str, ...]:
+        return tuple(self.columns)
+
     def _columns(self, panel: Panel, starts: np.ndarray) -> np.ndarray:
         out = np.column_stack([panel_column(panel, name) for name in self.columns])
         if self.scale == "log":

@@ -54,6 +54,9 @@ class ExponentialAverages(PanelTransformer):
         name = "ewma_squared" if self.squared else "ewma"
         return np.array([f"{name}_{centre:g}" for centre in self.centres_of_mass], dtype=object)
 
+    def columns_read(self) -> tuple[str, ...]:
+        return (self.column,)
+
     def _columns(self, panel: Panel, starts: np.ndarray) -> np.ndarray:
         values = panel_column(panel, self.column)
         if self.squared:

@@ -44,6 +44,9 @@ class HarLags(PanelTransformer):
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
         return np.array([f"lag_{window}" for window in self.windows], dtype=object)
 
+    def columns_read(self) -> tuple[str, ...]:
+        return (self.column,)
+
     def _columns(self, panel: Panel, starts: np.ndarray) -> np.ndarray:
         values = panel_column(panel, self.column)
         out = trailing_means(values, starts, self.windows)

@@ -92,6 +92,11 @@ class KalmanFeatures(FilterFeatures):
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
         return np.array(self._emits(), dtype=object)
 
+    def columns_read(self) -> tuple[str, ...] | None:
+        if not self.columns and self.column is None:
+            return None  # the panel's only one
+        return (*(self.columns or (str(self.column),)), *self.regressors)
+
     def _emits(self) -> tuple[str, ...]:
         self._check()
         count = len(self.regressors) if self.model == "dynamic_regression" else (self.terms or 2)

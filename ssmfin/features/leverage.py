@@ -46,6 +46,9 @@ class Leverage(PanelTransformer):
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
         return np.array([f"negative_{window}" for window in self.windows], dtype=object)
 
+    def columns_read(self) -> tuple[str, ...]:
+        return (self.column,) if self.variance is None else (self.column, self.variance)
+
     def _columns(self, panel: Panel, starts: np.ndarray) -> np.ndarray:
         returns = panel_column(panel, self.column)
         variance = None if self.variance is None else panel_column(panel, self.variance)

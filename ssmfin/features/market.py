@@ -91,6 +91,9 @@ class MarketLags(PanelTransformer):
             several = [f"{group}_{column}" for group in self.groups for column in several]
         return np.array(several, dtype=object)
 
+    def columns_read(self) -> tuple[str, ...]:
+        return (self.column,) if self.variance is None else (self.column, self.variance)
+
     def _columns(self, panel: Panel, starts: np.ndarray) -> np.ndarray:
         ids = len(starts) - 1
         if ids < 2:

@@ -50,6 +50,9 @@ class JumpLags(PanelTransformer):
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
         return np.array([f"jump_{window}" for window in self.windows], dtype=object)
 
+    def columns_read(self) -> tuple[str, ...]:
+        return (self.column, self.robust)
+
     def _columns(self, panel: Panel, starts: np.ndarray) -> np.ndarray:
         robust = panel_column(panel, self.robust)
         jump = np.maximum(panel_column(panel, self.column) - robust, 0.0)
@@ -96,6 +99,9 @@ class QuarticityLags(PanelTransformer):
 
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
         return np.array([f"error_{window}" for window in self.windows], dtype=object)
+
+    def columns_read(self) -> tuple[str, ...]:
+        return (self.column, self.quarticity)
 
     def _columns(self, panel: Panel, starts: np.ndarray) -> np.ndarray:
         quarticity = panel_column(panel, self.quarticity)

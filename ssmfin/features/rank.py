@@ -63,6 +63,9 @@ class CrossSectionRanks(PanelTransformer):
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
         return np.array([f"rank_{window}" for window in self.windows], dtype=object)
 
+    def columns_read(self) -> tuple[str, ...]:
+        return (self.column,)
+
     def _columns(self, panel: Panel, starts: np.ndarray) -> np.ndarray:
         if len(starts) - 1 < 2:
             raise InputError(f"ranks compare ids, and the panel has {len(starts) - 1}; use a panel of several ids.")

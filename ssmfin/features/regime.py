@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 
 LONGEST = 1e6  # rows; a regime that is never left lasts for ever
 MATCHED = ("matched", "ordered")
+UNMATCHED = (
+    "the values are right, but regimes are numbered in order again (0 the calmest or lowest) and a number may mean "
+    "another regime than in the fold before; fewer regimes or a longer walk_forward.train keep them apart"
+)
 
 
 class RegimeFeatures(FilterFeatures):
@@ -74,6 +78,11 @@ class RegimeFeatures(FilterFeatures):
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
         return np.array(self._emits(), dtype=object)
 
+    def columns_read(self) -> tuple[str, ...] | None:
+        if not self.columns and self.column is None:
+            return None  # the panel's only one
+        return tuple(self.columns) if self.columns else (str(self.column),)
+
     def follow(self, previous: PanelTransformer) -> Self:
         """Number the regimes as an earlier fit does, id by id, where they can be told."""
         from ssmfin.classical.regime.identity import match
@@ -95,7 +104,8 @@ class RegimeFeatures(FilterFeatures):
         if lost:
             names = named([self.ids_[i] for i in lost])
             why = self.matching_[lost[0]].removeprefix("not matched: ")
-            found["regimes not matched to the fit before"] = f"{len(lost)} of {len(self.ids_)} ids ({names}); {why}"
+            what = f"{len(lost)} of {len(self.ids_)} ids ({names}); {why}; {UNMATCHED}"
+            found["regimes not matched to the fit before"] = what
         return found
 
     def _emits(self) -> tuple[str, ...]:

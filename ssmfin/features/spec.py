@@ -45,7 +45,7 @@ class LearnedSpec(FeatureSpec):
     """Configuration of a feature whose transformer learns: from the training window of a fold, once for all models."""
 
     fitted: ClassVar[bool] = True
-    seconds_per_fit: ClassVar[float] = 0.02  # an id, a first guess for `plan`
+    seconds_per_fit: ClassVar[float] = 0.02  # an id, beside a tenth of a second; a first guess for `plan`
     follows: ClassVar[bool] = False  # True: each fit takes over the labels of the one before it
 
     refit: int | None = Field(
@@ -54,3 +54,7 @@ class LearnedSpec(FeatureSpec):
     warm_start: bool = Field(
         False, description="Start each fit at the one before it: faster, but a fit then depends on those before it."
     )
+
+    def guessed_seconds(self, ids: int) -> float:
+        """What one fit should take, roughly, before any was measured."""
+        return 0.1 + self.seconds_per_fit * ids

@@ -113,6 +113,10 @@ class PanelTransformer(TransformerMixin, BaseEstimator, auto_wrap_output_keys=No
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
         """(F,) names of the columns, without the keys."""
 
+    def columns_read(self) -> tuple[str, ...] | None:
+        """The panel's value columns that the feature is a function of; None, unless a subclass says: perhaps all."""
+        return None
+
     def _learn(self, panel: Panel, starts: np.ndarray) -> None:
         """Nothing to learn, unless a subclass says so."""
 

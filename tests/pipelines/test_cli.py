@@ -16,6 +16,7 @@ import polars as pl
 import pytest
 
 from ssmfin import __version__
+from ssmfin.errors import InputError
 from ssmfin_pipelines import cli
 from ssmfin_pipelines import run as run_module
 from ssmfin_pipelines.cli import main
@@ -111,10 +112,43 @@ def test_wrong_usage_exits_with_2(arguments: list[str], capsys: pytest.CaptureFi
 
 def test_validate_says_so_and_shows_the_resolved_study(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["validate", "study.yaml"]) == 0
-    assert capsys.readouterr().out == "study.yaml is valid: 5 models (5 benchmarks).\n"
+    assert capsys.readouterr().out == (
+        "study.yaml is valid: 5 models (5 benchmarks), 1 feature.\n"
+        "the data were not looked at, only the study itself: keys, values, names; add --data to load them.\n"
+    )
     assert main(["validate", "study.yaml", "--show", "--set", "seed=11"]) == 0
     (folder / "resolved.yaml").write_text(capsys.readouterr().out)
     assert read_study("resolved.yaml") == read_study("study.yaml", ["seed=11"])
+
+
+def test_validate_names_data_that_are_not_there(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["validate", "study.yaml", "--set", "data.source.path=vr.csv"]) == 0
+    out = capsys.readouterr().out.splitlines()
+    assert out[1].startswith("the data were not looked at")
+    assert out[2] == f"warning: vr.csv does not exist in {str(folder)!r}; check the name."
+
+
+def test_validate_with_data_says_what_it_checked(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["validate", "study.yaml", "--data"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "study.yaml is valid: 5 models (5 benchmarks), 1 feature.",
+        "data: 153 rows, 1 id, 153 dates from 2020-01-01 to 2020-06-01; each id and date once and in order, numbers "
+        "finite, rv positive in every row.",
+        "features: har (3 columns); none moved up to 2020-04-09 when all values after it were changed.",
+        "folds: 5, 94 origins to forecast from, 470 forecasts in 5 tasks.",
+    ]
+
+
+def test_validate_with_data_refuses_what_run_would_refuse(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def leaking(*_: object) -> None:
+        raise InputError("feature x sees the future")
+
+    monkeypatch.setattr(run_module, "check_causality", leaking)
+    assert main(["validate", "study.yaml"]) == 0
+    assert main(["validate", "study.yaml", "--data"]) == 2
+    assert "sees the future" in capsys.readouterr().err
 
 
 def test_run_prints_the_verdict_and_leaves_a_run(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -140,7 +174,23 @@ def test_run_prints_the_verdict_and_leaves_a_run(folder: Path, capsys: pytest.Ca
     assert main(["run", "study.yaml", "--set", "walk_forward.refit=2"]) == 0
     other = re.search(r"^run: (.*)$", capsys.readouterr().out, flags=re.MULTILINE).group(1)  # type: ignore[union-attr]
     assert main(["compare", str(run), other]) == 0
-    assert "common rows" in capsys.readouterr().out
+    assert re.search(r"^walk_forward\.refit +1 +2$", capsys.readouterr().out, flags=re.MULTILINE)
+    named = [str(run), other, "--label", "each", "--label", "second"]
+    assert main(["compare", *named, "--report", "comparison.html"]) == 0
+    out = capsys.readouterr().out
+    assert "common rows" in out
+    assert out.endswith("\nreport: comparison.html\n")
+    page = Path("comparison.html").read_text()
+    assert page.startswith("<!doctype html>")
+    assert main(["compare", *named, "--report", "comparison.html"]) == 2
+    assert "comparison.html exists" in capsys.readouterr().err
+    assert main(["compare", *named, "--json", "--report", "comparison.html", "--force"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert [entry["label"] for entry in facts["runs"]] == ["each", "second"]
+    assert facts["differences"] == [
+        {"key": "walk_forward.refit", "values": [{"run": "each", "value": 1}, {"run": "second", "value": 2}]}
+    ]
+    assert Path("comparison.html").read_text() == page  # the same bytes
 
 
 OWN_MODEL = """
@@ -313,6 +363,21 @@ def test_features_are_keyed_and_complete(folder: Path, capsys: pytest.CaptureFix
     assert "out.parquet" in capsys.readouterr().out
     assert not [path for path in folder.iterdir() if path.name.startswith(".")]
     assert main(["features", "study.yaml", "-o", "out.parquet", "--force"]) == 0
+
+
+def test_a_run_whose_features_learn_says_that_it_checks_them(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for command in (["validate", "study.yaml", "--data"], ["run", "study.yaml", "--set", "output.report=none"]):
+        assert main([*command, "--set", "features.kalman={kind: kalman}"]) == 0
+        assert capsys.readouterr().err.startswith("small: checking the data, and that no feature sees the future\n")
+
+
+def test_features_that_learn_say_how_far_they_are(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    added = ["--set", "features.kalman={kind: kalman}"]
+    assert main(["features", "study.yaml", "-o", "out.parquet", *added]) == 0
+    err = capsys.readouterr().err
+    assert re.search(r"^small: 100 %  6 of 6 tasks, .* s$", err, flags=re.MULTILINE)  # the leak check and five fits
+    assert main(["features", "study.yaml", "-o", "out.parquet", "--force"]) == 0
+    assert capsys.readouterr().err == ""  # nothing to wait for
 
 
 def test_features_leave_no_half_file_when_writing_fails(

@@ -166,17 +166,3 @@ def test_a_target_that_is_not_positive_has_no_geometric_mean_and_no_log_har(tmp_
     outcome = run(study(tmp_path, models={"average": {**ROLLING, "members": ["har", "ridge"]}}, **about))
     assert outcome.failures == []
     assert "average" in set(outcome.leaderboard["model"])
-
-
-def test_a_comparison_of_runs_knows_the_combinations_under_its_own_names() -> None:
-    from ssmfin_pipelines.compare import _combined
-
-    origins = {"ridge": (("a", "ridge"), ("b", "ridge")), "a:s4d": (("a", "s4d"),), "a:mix": (("a", "mix"),)}
-    facts = {
-        "ridge": {"members": [], "without": None},
-        "a:s4d": {},  # of a run before there were combinations
-        "a:mix": {"members": ["s4d", "ridge"], "without": "ridge"},
-    }
-    found = _combined(facts, origins)
-    assert found.members == {"a:mix": ("a:s4d", "ridge")}
-    assert found.without == {"a:mix": "ridge"}

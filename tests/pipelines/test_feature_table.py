@@ -119,7 +119,8 @@ def test_series_that_were_not_fitted_are_flagged_in_the_table_and_on_the_termina
     table = feature_table(study(tmp_path, features={"kalman": {"kind": "kalman", "column": "other"}}))
     status = dict(table.frame.group_by("unique_id").agg(pl.col("kalman__status").first()).iter_rows())
     assert status == {"A": "failed", "B": "converged"}
-    assert "1 of 2 ids (A)" in table.remarks["kalman, fold 0"]
+    assert table.remarks[0].startswith("feature 'kalman', fold 0")
+    assert "1 of 2 ids (A)" in table.remarks[0]
 
 
 def test_a_feature_that_fits_nothing_is_refused(tmp_path: Path) -> None:

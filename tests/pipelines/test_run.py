@@ -122,8 +122,8 @@ def test_inline_and_local_give_the_same_bytes_deep_models_included(tmp_path: Pat
 def test_workers_refuse_to_store_under_the_keys_of_other_sources(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run_module, "code_version", lambda: "another")
-    with pytest.raises(InputError, match="sources of ssmfin changed while the run was going"):
+    monkeypatch.setattr(run_module, "study_code", lambda study: "another")
+    with pytest.raises(InputError, match="or of the study's own classes changed while the run was going"):
         run(make_study(tmp_path, execution={"backend": "local", "workers": 1}))
     assert done_times(next((tmp_path / "runs").iterdir())) == {}
 

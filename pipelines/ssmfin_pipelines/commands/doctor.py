@@ -10,7 +10,7 @@ import typer
 
 REQUIRED = (
     "numpy", "polars", "pandas", "pyarrow", "scipy", "scikit-learn", "statsmodels", "lightgbm", "torch", "arch",
-    "pydantic", "ruamel.yaml", "typer", "rich", "jinja2", "matplotlib",
+    "numba", "pydantic", "ruamel.yaml", "typer", "rich", "jinja2", "matplotlib",
 )  # fmt: skip
 MODULES = {"scikit-learn": "sklearn"}
 OPTIONAL = {"triton": "GPU kernels"}
@@ -51,7 +51,7 @@ def doctor(
         wrong.append(f"{output} {problem}; choose another with output.directory")
     for text in wrong:
         typer.echo(f"error: {text}.", err=True)
-    typer.echo("all is well" if not wrong else f"{len(wrong)} problems", err=bool(wrong))
+    typer.echo("all is well" if not wrong else f"{len(wrong)} problem{'s' if len(wrong) > 1 else ''}", err=bool(wrong))
     if wrong:
         raise typer.Exit(1)
 

@@ -23,6 +23,7 @@ def features(
     """Write the features of a study to parquet.
 
     Keyed by unique_id, ds and fold: what was known at ds, learned at the fold's cutoff. Needs no model and no target.
+    A class of your own (kind: "my_features:Momentum") is explained by ssmfin models my_features:Momentum.
     """
     from ssmfin_pipelines.commands.files import check_target, write_atomically
 
@@ -32,6 +33,6 @@ def features(
 
     table = feature_table(checked, windows=windows)
     write_atomically(output, table.frame.write_parquet)
-    for where, line in table.remarks.items():
-        typer.echo(f"look at {where}: {line}", err=True)
+    for line in table.remarks:
+        typer.echo(f"note: {line}", err=True)
     typer.echo(f"{output}: {table.frame.height:,} rows, {len(table.names)} features ({', '.join(table.names)})")

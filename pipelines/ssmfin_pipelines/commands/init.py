@@ -16,6 +16,15 @@ def init(
         ),
     ] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="The study to write.")] = Path("study.yaml"),
+    date_format: Annotated[
+        str | None,
+        typer.Option(
+            "--date-format",
+            metavar="FORM",
+            help="How dates are written, such as %d/%m/%Y; default: found out.",
+            show_default=False,
+        ),
+    ] = None,
     schema: Annotated[
         bool, typer.Option("--schema", help="Also write study.schema.json beside it, from which editors complete.")
     ] = False,
@@ -31,11 +40,15 @@ def init(
     completion = output.parent / "study.schema.json"
     if schema:
         check_target(completion, suffix=".json", force=force)
+    if data is None and date_format is not None:
+        from ssmfin.errors import InputError
+
+        raise InputError(f"--date-format is {date_format!r}, but no file is named; name it: ssmfin init FILE.")
     from ssmfin_pipelines.study.looking import embedded_facts, look_at
     from ssmfin_pipelines.study.starter import settle
 
     text, study = settle(
-        embedded_facts() if data is None else look_at(data), schema=completion.name if schema else None
+        embedded_facts() if data is None else look_at(data, date_format), schema=completion.name if schema else None
     )
     write_atomically(output, lambda stream: stream.write(text.encode()))
     if schema:

@@ -35,7 +35,8 @@ def models(
         str | None,
         typer.Argument(
             metavar="KIND",
-            help="Show the parameters of this kind: default, meaning, what is allowed.",
+            help="Show the parameters of this kind: default, meaning, what is allowed. Or of a class of your own, "
+            "my_module:MyClass, which is imported: how it is used, what it is given.",
             show_default=False,
             autocompletion=_complete,
         ),
@@ -48,6 +49,13 @@ def models(
     """
     import json
 
+    from ssmfin_pipelines.commands.own_classes import is_path, own_entries, own_sheet
+
+    if kind is not None and is_path(kind):
+        own = own_entries(kind)
+        sheets = ["\n".join(own_sheet(entry, [*map(_explained, entry["parameters"])])) for entry in own]
+        typer.echo(json.dumps(own, indent=2, ensure_ascii=False) if as_json else "\n\n".join(sheets))
+        return
     found = _catalogue()
     if kind is not None:
         from ssmfin.errors import InputError, nearest
@@ -73,7 +81,12 @@ def _listing(found: list[dict[str, Any]]) -> list[str]:
         for entry in entries:
             mark = "*" if entry["benchmark"] else "+" if entry["seeded"] else " "
             lines.append(f"  {entry['kind'] + mark:<20}{entry['summary']}")
-    return [*lines, "", "Parameters and their meaning: ssmfin models KIND. A class of your own: package.module:Class."]
+    return [
+        *lines,
+        "",
+        "* in every study, + once for each of its seeds. Parameters and their meaning: ssmfin models KIND.",
+        'Your own class, model or feature: kind: "my_module:MyClass". Explained: ssmfin models my_module:MyClass.',
+    ]
 
 
 def _sheet(entry: Mapping[str, Any]) -> list[str]:

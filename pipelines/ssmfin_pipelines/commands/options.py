@@ -20,7 +20,9 @@ Overrides = Annotated[
 ]
 AllowImports = Annotated[
     bool,
-    typer.Option("--allow-imports", help="Let the study name its own model classes. Imports and runs their code."),
+    typer.Option(
+        "--allow-imports", help="Let the study name model and feature classes of your own. Imports and runs their code."
+    ),
 ]
 
 

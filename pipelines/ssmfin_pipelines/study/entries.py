@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
@@ -24,13 +23,15 @@ from ssmfin.features.kinds import KINDS as FEATURE_KINDS
 from ssmfin.features.spec import FeatureSpec
 from ssmfin.models.interface import Forecaster
 from ssmfin.models.registry import forecaster_class, load_external
+from ssmfin.outside import check_path
 from ssmfin_pipelines.study.names import Name
 from ssmfin_pipelines.study.nested import build, nested_error, record
 
 if TYPE_CHECKING:
     from ssmfin.evaluation.experiment import ModelEntry
 
-EXTERNAL = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
+
+OWN = "a class of your own: package.module:Class"
 
 
 class StudyModel(BaseModel):
@@ -98,13 +99,7 @@ class StudyModel(BaseModel):
 def _parameters(kind: str, given: Mapping[str, Any], *, allow_imports: bool) -> dict[str, Any]:
     """All parameters of a kind: those given, checked, and the defaults of the others."""
     if ":" in kind:
-        if not EXTERNAL.fullmatch(kind):
-            raise InputError(f"the kind {kind!r} is not a class; write package.module:Class.")
-        if not allow_imports:
-            raise InputError(
-                f"the kind {kind!r} would import and run code; add --allow-imports if you trust this study, or use one "
-                "of the kinds that `ssmfin models` lists."
-            )
+        check_allowed(kind, allow_imports)
         load_external(kind, dict(given))
         return dict(given)
     cls = forecaster_class(kind)
@@ -138,22 +133,66 @@ def _seed_problems(kind: str, values: Mapping[str, Any]) -> list[Any]:
     return []
 
 
-def _feature(values: Any) -> Any:
+def check_allowed(kind: str, allow_imports: bool) -> None:
+    """Refuse to import a class that the caller did not allow.
+
+    Raises:
+        InputError: says which flag allows it, or how to write the path.
+    """
+    check_path(kind)
+    if not allow_imports:
+        raise InputError(
+            f"the kind {kind!r} would import and run code; add --allow-imports if you trust this study, or use one of "
+            "the kinds that `ssmfin models` lists."
+        )
+
+
+def _feature(values: Any, info: ValidationInfo) -> Any:
     """A mapping with a `kind` to the spec of that kind."""
     if not isinstance(values, Mapping):
         return values
     kind = values.get("kind")
     if "kind" not in values:
-        text = f"a feature has no kind; add `kind:` (known: {', '.join(sorted(FEATURE_KINDS))})."
+        text = f"no kind is given; add `kind:` (known: {', '.join(sorted(FEATURE_KINDS))})."
         raise nested_error(FeatureSpec, [record((), text)])
+    if isinstance(kind, str) and ":" in kind:
+        return _own_feature(kind, values, allow_imports=bool((info.context or {}).get("allow_imports")))
     if not isinstance(kind, str) or kind not in FEATURE_KINDS:
-        text = f"the feature kind {kind!r} is unknown; {nearest(str(kind), FEATURE_KINDS)}."
+        text = f"the feature kind {kind!r} is unknown; {nearest(str(kind), FEATURE_KINDS)} ({OWN})."
+        if isinstance(kind, str) and "smooth" in kind:
+            text = f"the feature kind {kind!r} is unknown: a smoothed state sees the future; use kalman, which filters."
         raise nested_error(FeatureSpec, [record(("kind",), text)])
     cls = FEATURE_KINDS[kind]
     try:
         return build(cls, values)
     except ValidationError as error:
         raise nested_error(cls, error.errors(include_url=False)) from None
+
+
+def _own_feature(kind: str, values: Mapping[str, Any], *, allow_imports: bool) -> FeatureSpec:
+    """The spec of a feature class of the user's, its parameters checked by the class's own annotations."""
+    try:
+        check_allowed(kind, allow_imports)
+        from ssmfin.features.external import own_class  # here: it imports scikit-learn, which takes a second
+
+        own = own_class(kind)
+    except InputError as error:
+        raise nested_error(FeatureSpec, [record(("kind",), str(error))]) from None
+    entry = {name: value for name, value in values.items() if name in own.spec_class.model_fields}
+    given = {name: value for name, value in values.items() if name not in entry}
+    records: list[Any] = []
+    try:
+        checked = build(own.parameters, own.filled(given, column="target"))
+        given = {name: getattr(checked, name) for name in given}
+    except ValidationError as error:
+        records += error.errors(include_url=False)
+    try:
+        spec = build(own.spec_class, {**entry, **given})
+    except ValidationError as error:
+        records += error.errors(include_url=False)
+    if records:
+        raise nested_error(own.parameters, records)
+    return spec
 
 
 Features = dict[Name, Annotated[SerializeAsAny[FeatureSpec], BeforeValidator(_feature)]]

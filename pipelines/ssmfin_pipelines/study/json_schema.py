@@ -10,9 +10,9 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from ssmfin.features.kinds import KINDS as FEATURE_KINDS
-from ssmfin.features.spec import FeatureSpec
+from ssmfin.features.spec import FeatureSpec, LearnedSpec
 from ssmfin.models.registry import KINDS, forecaster_class
-from ssmfin_pipelines.study.entries import EXTERNAL
+from ssmfin.outside import PATH
 from ssmfin_pipelines.study.names import NAME_PATTERN
 from ssmfin_pipelines.study.schema import Study
 
@@ -37,21 +37,19 @@ def study_schema() -> dict[str, Any]:
     own = copy.deepcopy(definitions["StudyModel"]["properties"])
     entries = {kind: _model_entry(kind, resolve(cls), own, cls) for kind, cls in forecasters.items()}
     features = {kind: _feature_entry(kind, resolve(cls), cls) for kind, cls in FEATURE_KINDS.items()}
-    external = {
-        "title": "package.module:Class",
-        "description": "A class of your own; only with --allow-imports.",
-        "type": "object",
-        "properties": {**own, "kind": {"type": "string", "pattern": f"^{EXTERNAL.pattern}$"}},
-        "required": ["kind"],
-        "additionalProperties": True,
+    path = {
+        "type": "string",
+        "pattern": f"^{PATH.pattern}$",
+        "description": "A class of your own, package.module:Class.",
     }
     for name in ("StudyModel", *(references[(cls, "validation")]["$ref"].rpartition("/")[2] for cls in classes)):
         definitions.pop(name, None)
     definitions |= {f"model_{kind}": entry for kind, entry in entries.items()}
     definitions |= {f"feature_{kind}": entry for kind, entry in features.items()}
-    definitions["model_external"] = external
+    definitions["model_external"] = _own_entry({**own, "kind": path})
+    definitions["feature_external"] = _own_entry({**_learned_keys(), "kind": path})
     any_model = {"anyOf": [{"$ref": f"#/$defs/model_{kind}"} for kind in [*entries, "external"]]}
-    any_feature = {"anyOf": [{"$ref": f"#/$defs/feature_{kind}"} for kind in features]}
+    any_feature = {"anyOf": [{"$ref": f"#/$defs/feature_{kind}"} for kind in [*features, "external"]]}
     properties = study["properties"]
     _named(properties["features"], any_feature)
     _named(properties["models"], any_model)
@@ -65,6 +63,23 @@ def study_schema() -> dict[str, Any]:
         **{key: value for key, value in study.items() if key != "title"},
         "$defs": definitions,
     }
+
+
+def _own_entry(properties: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "title": "package.module:Class",
+        "description": "A class of your own, its parameters beside `kind`; only with --allow-imports.",
+        "type": "object",
+        "properties": properties,
+        "required": ["kind"],
+        "additionalProperties": True,
+    }
+
+
+def _learned_keys() -> dict[str, Any]:
+    """What any feature that learns may say beside its parameters."""
+    found: dict[str, Any] = LearnedSpec.model_json_schema()["properties"]
+    return {name: rule for name, rule in found.items() if name != "kind"}
 
 
 def _named(field: dict[str, Any], entry: dict[str, Any]) -> None:

@@ -13,9 +13,12 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from ssmfin.data.date_formats import choices, formats_of, in_order_of_time, is_iso
 from ssmfin.data.levels import is_price_level
-from ssmfin.data.sources import CsvSource, ParquetSource
+from ssmfin.data.moments import parse_text
+from ssmfin.data.sources import CsvSource
 from ssmfin.errors import InputError
+from ssmfin_pipelines.study.opening import source_of
 
 _DATE_NAMES = ("ds", "date", "datetime", "timestamp", "time", "day", "trade_date", "datum", "fecha", "index")
 _ID_NAMES = ("unique_id", "symbol", "ticker", "id", "asset", "instrument", "permno", "ric", "isin", "name")
@@ -50,13 +53,8 @@ _PRICE_WORDS = {
 }  # fmt: skip
 _VOLUMES = ("volume", "px_volume", "volumen", "umsatz", "stuck", "stucke", "stuecke", "turnover")
 _RETURN = re.compile(r"(log_?)?(ret|rets|return|returns)(_.*)?|.*_(ret|return|returns)|r")
-_FORMATS = (
-    "%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y", "%d-%m-%Y", "%m-%d-%Y", "%Y/%m/%d", "%Y%m%d", "%d.%m.%y", "%d/%m/%y",
-    "%m/%d/%y", "%d-%b-%Y", "%d %b %Y", "%b %d, %Y", "%d.%m.%Y %H:%M", "%d/%m/%Y %H:%M", "%m/%d/%Y %H:%M",
-    "%d.%m.%Y %H:%M:%S", "%m/%d/%Y %H:%M:%S", "%Y%m%d %H:%M:%S", "%Y%m%d%H%M%S",
-)  # fmt: skip
-_ISO = re.compile(r"\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}.*)?")
-SAMPLE = 2_000  # rows that are enough to tell how dates are written
+LEAST_DATES = 60
+SAMPLE = 2_000  # rows that are enough to tell in which order they stand
 
 
 @dataclass(frozen=True)
@@ -68,6 +66,7 @@ class Facts:
         target: column to forecast. positive: a log can be taken of it. dates: number of distinct dates, roughly.
         measures: the target is computed from open, high, low, close. others: columns that could be targets instead.
         returns: column of returns, if there is one. date_format: how dates that are not ISO are written.
+        first_date: as the file has it.
         ids: how many. minutes: between two rows, of data within the day; 0: daily or longer.
         dropped: what is wrong with how many rows, which on_breach: drop leaves out.
     """
@@ -82,6 +81,7 @@ class Facts:
     others: tuple[str, ...] = field(default=())
     returns: str | None = None
     date_format: str | None = None
+    first_date: str = ""
     ids: int = 1
     minutes: float = 0.0
     dropped: tuple[tuple[str, int], ...] = ()
@@ -97,16 +97,23 @@ def embedded_facts() -> Facts:
     return Facts("sp500-volatility", source, {}, "parkinson", True, 5_000, measures=True, returns="log_return")
 
 
-def look_at(path: Path) -> Facts:
+def look_at(path: Path, date_format: str | None = None) -> Facts:
     """Facts about a csv or parquet file.
 
+    Args:
+        date_format: how dates are written (strftime); None: found out from all of them.
     Raises:
-        InputError: it cannot be read, or no column can be a date or a target.
+        InputError: it cannot be read, has too few rows, or no column can be a date or a target.
     """
-    source = _source(path)
+    source = source_of(path)
     frame = next(iter(source.parts())).frame
     named = {name.lower().strip(): name for name in frame.columns}
-    dates, date_format = _date_column(path, frame, named)
+    try:
+        dates, date_format, first = _date_column(path, frame, named, date_format)
+    except InputError as error:
+        if frame.height >= LEAST_DATES:
+            raise
+        raise InputError(f"{too_few(path, frame.height, 'row')} Besides, {error}") from None
     ids = next((named[name] for name in _ID_NAMES if name in named and named[name] != dates), None)
     mark = source.decimal if isinstance(source, CsvSource) else "."
     numbers = {name: _numbers(frame[name], mark) for name in frame.columns if name not in (dates, ids) and name.strip()}
@@ -141,7 +148,16 @@ def look_at(path: Path) -> Facts:
         others=tuple(name for name in values if name != target and name not in taken),
         returns=returns,
         date_format=date_format,
+        first_date=first,
         ids=1 if ids is None else frame[ids].n_unique(),
+    )
+
+
+def too_few(where: object, count: int, what: str) -> str:
+    """That a study needs more dates."""
+    return (
+        f"{where} has {count} {what}{'' if count == 1 else 's'}, too few for a study; give at least {LEAST_DATES} "
+        "dates (a few hundred to learn anything)."
     )
 
 
@@ -213,8 +229,10 @@ def _is_price(name: str) -> bool:
     return bool(set(re.split(r"[^a-z]+", _plain(name))) & _PRICE_WORDS)
 
 
-def _date_column(path: Path, frame: pl.DataFrame, named: dict[str, str]) -> tuple[str, str | None]:
-    """The date column and how it is written (None: ISO, or typed): by its name, else by what is in it.
+def _date_column(
+    path: Path, frame: pl.DataFrame, named: dict[str, str], date_format: str | None
+) -> tuple[str, str | None, str]:
+    """The date column, how it is written (None: ISO, or typed) and its first date: by its name, else by what is in it.
 
     Raises:
         InputError: no column holds dates, or their day and month cannot be told apart.
@@ -226,88 +244,42 @@ def _date_column(path: Path, frame: pl.DataFrame, named: dict[str, str]) -> tupl
     for name in candidates:
         dtype = frame.schema[name]
         if dtype.is_temporal():
-            return name, None
+            return name, None, ""
         if dtype == pl.String or (dtype.is_integer() and name in by_name):
-            found = _format(path, name, frame[name].cast(pl.String).drop_nulls().head(SAMPLE).str.strip_chars())
+            written = frame[name].cast(pl.String).drop_nulls().str.strip_chars()
+            written = written.filter(written != "")
+            found = _format(path, name, written, date_format)
             if found is not None:
-                return name, found or None
+                return name, found or None, written[0]
+    if date_format is not None:
+        raise InputError(
+            f"{path} has no column that --date-format {date_format!r} reads, {frame.columns}; leave it out, or give "
+            "the form of the dates (%d day, %m month, %Y year: '%d/%m/%Y' reads 31/12/2020)."
+        )
     raise InputError(
-        f"{path} has no column that looks like a date, {frame.columns}; rename the date column to `date`, and write "
-        "its dates as YYYY-MM-DD."
+        f"{path} has no column that looks like a date, {frame.columns}; rename the date column to `date`, write its "
+        "dates as YYYY-MM-DD, or say with --date-format how they are written."
     )
 
 
-def _format(path: Path, name: str, text: pl.Series) -> str | None:
+def _format(path: Path, name: str, text: pl.Series, date_format: str | None) -> str | None:
     """How dates are written; "" for ISO, None for no dates at all."""
-    text = text.filter(text != "")
     if text.is_empty():
         return None
-    if all(_ISO.fullmatch(value) for value in text.head(50)):
+    if date_format is not None:
+        return date_format if parse_text(text.unique(), date_format)[0].null_count() == 0 else None
+    if is_iso(text):
         return ""
-    known = [form for form in _FORMATS if _reads(text, form) is not None]
+    known = formats_of(text)
     if len(known) > 1:
-        # day and month could be swapped: rows are as a rule in order of time, under one of the two readings alone
-        jumps = {form: _turns(_reads(text, form)) for form in known}
-        known = [form for form in known if jumps[form] == min(jumps.values())]
+        known = in_order_of_time(text.head(SAMPLE), known)
     if len(known) > 1:
+        options = " or ".join(f"--date-format {choices(text[0], [form])}" for form in known)
         raise InputError(
-            f"{path} column {name} can be read in more than one way, {text[0]!r} ({' or '.join(known)}); "
-            "write its dates as YYYY-MM-DD."
+            f"{path} column {name} can be read in more than one way, {text[0]!r}; say which with {options} "
+            "(data.date_format of a study), or write its dates as YYYY-MM-DD."
         )
     return known[0] if known else None
-
-
-def _reads(text: pl.Series, form: str) -> pl.Series | None:
-    """The moments, None if one of them is not written so."""
-    if "%y" in form and text.str.contains(r"\d{4}").any():
-        return None
-    if "%Y" in form and not text.str.contains(r"\d{4}").all():
-        return None
-    try:
-        return text.str.to_datetime(form, strict=True) if "%H" in form else text.str.to_date(form, strict=True)
-    except pl.exceptions.PolarsError:
-        return None
-
-
-def _turns(moments: pl.Series | None) -> int:
-    """How often time changes its direction."""
-    if moments is None or len(moments) < 3:
-        return 0
-    step = moments.to_physical().diff().drop_nulls().sign()
-    step = step.filter(step != 0)
-    return int((step != step.shift()).sum())
-
-
-def _source(path: Path) -> CsvSource | ParquetSource:
-    if not path.exists():
-        raise InputError(f"{path} does not exist; give a csv or parquet file.")
-    if path.is_dir():
-        raise InputError(f"{path} is a directory; give one of its csv or parquet files.")
-    endings = [ending.lower() for ending in path.suffixes]
-    if endings and endings[-1] in (".parquet", ".pq"):
-        return ParquetSource(path=(str(path),))
-    if not {".csv", ".tsv", ".txt"} & set(endings[-2:]):
-        raise InputError(f"{path} ends in neither .csv nor .parquet; convert it to one of them.")
-    return _csv_source(path)
-
-
-def _csv_source(path: Path) -> CsvSource:
-    """The delimiter is what the header holds most of; a comma is the decimal mark where it is not the delimiter."""
-    import gzip
-
-    try:
-        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as stream:
-            lines = [line.decode("utf-8-sig", "replace") for line in stream.readlines(16_384)]
-    except (OSError, EOFError) as error:
-        raise InputError(f"{path} cannot be read, {error}; copy or write it again.") from None
-    header = lines[0] if lines else ""
-    delimiter = max(",;\t|", key=header.count)
-    body = delimiter.join(lines[1:])
-    cells = [cell.strip() for cell in body.replace("\n", "").split(delimiter)]
-    commas = sum(bool(re.fullmatch(r"[-+]?\d*,\d+([eE][-+]?\d+)?", cell)) for cell in cells)
-    points = sum(bool(re.fullmatch(r"[-+]?\d*\.\d+([eE][-+]?\d+)?", cell)) for cell in cells)
-    decimal = "," if delimiter != "," and commas > points else "."
-    return CsvSource(path=(str(path),), delimiter=delimiter, decimal=decimal)
 
 
 def _numbers(column: pl.Series, mark: str) -> pl.Series | None:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ssmfin.evaluation.cross_section import CrossSection
     from ssmfin.evaluation.experiment import Experiment
     from ssmfin.evaluation.judging import Scoring
+    from ssmfin.evaluation.recalibration import Recalibration
 
 
 class _Section(BaseModel):
@@ -65,6 +66,20 @@ class StudyCrossSection(_Section):
         return CrossSection(groups=self.groups, least_ids=self.least_ids)
 
 
+class StudyRecalibration(_Section):
+    """How quantiles learn from their own misses (adaptive conformal inference), from matured outcomes alone."""
+
+    rate: float = Field(
+        0.05, gt=0, le=1, description="Step of a quantile's normal score after each outcome; 0.02 learns slower."
+    )
+    bound: float = Field(1.0, gt=0, le=5, description="Furthest that a quantile's normal score moves.")
+
+    def setting(self) -> Recalibration:
+        from ssmfin.evaluation.recalibration import Recalibration
+
+        return Recalibration(rate=self.rate, bound=self.bound)
+
+
 class Evaluate(_Section):
     """How forecasts are compared. All losses: lower is better."""
 
@@ -77,19 +92,30 @@ class Evaluate(_Section):
         None, description="Rank IC and long-short spread across the ids of each date; default: none of it."
     )
 
+    recalibrate: StudyRecalibration | None = Field(
+        None,
+        description="Let quantiles learn from matured outcomes, fold after fold; {} for the usual settings; default: "
+        "they stay as the models gave them.",
+    )
+
     def scoring(self) -> Scoring:
         from ssmfin.evaluation.judging import Scoring
 
         cross_section = None if self.cross_section is None else self.cross_section.setting()
-        return Scoring(self.losses, self.reference, self.mcs_size, cross_section)
+        recalibrate = None if self.recalibrate is None else self.recalibrate.setting()
+        return Scoring(self.losses, self.reference, self.mcs_size, cross_section, recalibrate)
 
 
 class Execution(_Section):
     """How tasks are scheduled. Nothing here changes a number."""
 
-    backend: Literal["inline", "local"] = Field("local", description="inline: this process; local: several processes.")
+    backend: Literal["inline", "local", "ray"] = Field(
+        "local",
+        description="inline: this process; local: several processes; ray: a Ray cluster, of RAY_ADDRESS or of this "
+        "machine (pip install 'ssmfin[ray]').",
+    )
     workers: Literal["auto"] | Annotated[int, Field(ge=1, le=1024)] = Field(
-        "auto", description="Processes of the local backend; auto: one for each core."
+        "auto", description="Processes, or actors of Ray; auto: one for each core of this machine."
     )
     on_error: Literal["record", "stop"] = Field(
         "record", description="A failing task is recorded and the others go on, or the run stops."

@@ -6,14 +6,14 @@ import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from ssmfin.data.date_formats import read_as
 from ssmfin.errors import InputError
-from ssmfin_pipelines.study.looking import Facts, scalar
+from ssmfin_pipelines.study.looking import LEAST_DATES, Facts, scalar, too_few
 
 if TYPE_CHECKING:
     from ssmfin.data.panel import Panel
     from ssmfin_pipelines.study.schema import Study
 
-LEAST_DATES = 60
 LONG = 10_000  # dates; there are not that many trading days, these are hours or minutes
 RANKED_IDS = 40  # with fewer ids the order of a date says little
 
@@ -26,13 +26,13 @@ def settle(facts: Facts, *, schema: str | None = None) -> tuple[str, Study]:
     Raises:
         InputError: no study can be made of the file as it is; says why.
     """
+    where = facts.source.get("path", "the source")
+    if facts.dates < LEAST_DATES:
+        raise InputError(too_few(where, facts.dates, "date"))
     panel, facts = _loaded(facts)
     dates = len(panel.dates)
     if dates < LEAST_DATES:
-        raise InputError(
-            f"{facts.source.get('path', 'the source')} has {dates} usable dates, too few for a study; give at least "
-            f"{LEAST_DATES} (a few hundred to learn anything)."
-        )
+        raise InputError(too_few(where, dates, "usable date"))
     facts = replace(facts, dates=dates, ids=len(panel.ids), minutes=_minutes(panel))
     text = starter_text(facts, schema=schema)
     study = _read(text)
@@ -121,7 +121,8 @@ def _data(facts: Facts) -> list[str]:
     if facts.columns:
         lines.append(f"  columns: {_flow(facts.columns)}  # our names: the file's")
     if facts.date_format:
-        lines.append(f"  date_format: {json.dumps(facts.date_format)}")
+        read = read_as(facts.first_date, facts.date_format)
+        lines.append(f"  date_format: {json.dumps(facts.date_format)}  # {facts.first_date} is {read}")
     if facts.ids > 1:
         lines.append("  # ids: [...]  # a subset; start: and end: limit the dates")
     if facts.measures:

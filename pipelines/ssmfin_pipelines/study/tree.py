@@ -30,10 +30,13 @@ from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from ruamel.yaml.reader import ReaderError
 
 from ssmfin.errors import InputError
+from ssmfin_pipelines.study.syntax import syntax_error
 
 MAX_BYTES = 256 * 1024
 MAX_NODES = 20_000  # every alias counts as a copy of what it stands for
 MAX_DEPTH = 24
+
+DATA_ENDINGS = (".csv", ".tsv", ".parquet", ".pq", ".xlsx")
 
 Path_ = tuple[str | int, ...]  # keys and list positions from the root
 
@@ -62,6 +65,10 @@ def read_text(path: Path) -> str:
     """
     if path.is_dir():
         raise InputError(f"{path} is a directory, not a study file; give the YAML file in it.")
+    if path.suffix.lower() in DATA_ENDINGS and path.is_file():
+        raise InputError(
+            f"{path} is a file of data, not a study; write a study for it with `ssmfin init {path} -o study.yaml`."
+        )
     try:
         with path.open("rb") as stream:
             raw = stream.read(MAX_BYTES + 1)
@@ -100,7 +107,7 @@ def parse(text: str, name: str) -> Tree:
             f"{name}, line {line}: the character #x{code:02x} is not allowed in YAML; remove it."
         ) from None
     except MarkedYAMLError as error:
-        raise InputError(_syntax_error(error, text, name)) from None
+        raise InputError(syntax_error(error, text, name)) from None
     except (YAMLError, ValueError, RecursionError) as error:
         raise InputError(f"{name} is not valid YAML, {str(error).splitlines()[0]}; correct it.") from None
     if node is None:
@@ -250,7 +257,7 @@ def scalar(node: ScalarNode) -> str | int | float | bool | None:
     if kind == "float":
         value = float(number.lower().replace(".inf", "inf").replace(".nan", "nan"))
         if not math.isfinite(value):
-            raise ValueError("not a finite number; write one that a float can hold.")
+            raise ValueError("not a finite number; write a plain one, such as 0.1.")
         return value
     raise ValueError(f"with the tag {_short_tag(tag)}; remove the tag: only plain values are read.")
 
@@ -281,37 +288,3 @@ def dotted(path: Path_) -> str:
     for part in path:
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
     return text or "the study"
-
-
-_REMEDIES = (
-    ("'\\t'", "indent with spaces, not tabs"),
-    ("mapping values are not allowed", "check the indentation, and put text that holds ': ' in quotes"),
-    ("undefined alias", "put text that starts with * in quotes"),
-    ("another document", "keep one document and remove the other '---'"),
-    ("incompatible YAML", "remove the %YAML line"),
-    ("could not find expected ':'", "write `key: value`, with a space after the colon"),
-    ("expected <block end>", "line the keys up: the same indentation for keys of the same level"),
-    ("escape character", "double the backslash, or use single quotes"),
-    ("cannot start any token", "put the value in quotes"),
-    ("duplicate anchor", "use each &name once"),
-)
-
-
-def _syntax_error(error: MarkedYAMLError, text: str, name: str) -> str:
-    mark = error.problem_mark or error.context_mark
-    number = mark.line + 1 if mark is not None else 1
-    lines = text.splitlines()
-    number = min(number, len(lines))
-    problem = (error.problem or error.context or "a syntax error").splitlines()[0]
-    opened = error.context_mark.line + 1 if error.context_mark is not None else number
-    context = error.context or ""
-    if "quoted scalar" in context and "end of stream" in problem:
-        remedy = f"close the quote opened on line {opened}"
-    elif "flow" in context:
-        remedy = f"close the bracket opened on line {opened}, and put commas between its items"
-    else:
-        remedy = next(
-            (text for sign, text in _REMEDIES if sign in problem), "check the indentation, quotes and brackets"
-        )
-    shown = lines[number - 1].strip(" \r")[:60]
-    return f"{name}, line {number}: {shown!r} is not valid YAML, {problem}; {remedy}."

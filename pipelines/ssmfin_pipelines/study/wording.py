@@ -141,7 +141,8 @@ def _sentence(path: Path_, record: Mapping[str, Any], scope: _Scope) -> str:
         if ";" not in text:
             return f"{name} is {show(value)}; {text}"
         key = next((part for part in reversed(path) if isinstance(part, str)), "")
-        return text if key in text else f"{name}: {text}"
+        text = text.replace(" is True,", " is true,").replace(" is False,", " is false,")
+        return text if re.search(rf"(?<!\w){re.escape(key)}(?!\w)", text) else f"{name}: {text}"
     if kind == "union_tag_not_found":
         return f"{name} has no kind; add `kind:` ({_kinds(path, scope)})."
     if kind == "union_tag_invalid":
@@ -193,11 +194,16 @@ def _remedy(record: Mapping[str, Any], value: Any, path: Path_, scope: _Scope) -
         return f"give a list, such as [{value}]" if plain else "give a list, such as [a, b]"
     if kind in ("model_type", "dict_type", "model_attributes_type", "dataclass_type", "mapping_type"):
         known = sorted({key for model in _classes(path, scope) for key in model.model_fields})
+        if isinstance(value, str) and {"kind", "seeds"} <= set(known):  # a model by its kind alone
+            return f"write {{kind: {value}}}, with its parameters beside"
+        if "kind" in known:
+            known = ["kind", *(key for key in known if key != "kind")]
         return f"give keys below it: {', '.join(known)}" if known else "write names below it, each with its settings"
     if kind == "too_short":
-        return f"give at least {context.get('min_length', 1)} of them"
+        least = context.get("min_length", 1)
+        return f"give at least {least} item{'' if least == 1 else 's'}"
     if kind == "too_long":
-        return f"give at most {context.get('max_length')} of them"
+        return f"give at most {context.get('max_length')} items"
     if kind == "multiple_of":
         return f"give a multiple of {context['multiple_of']}"
     if kind in ("string_too_long", "string_too_short"):
@@ -220,12 +226,14 @@ def _choice(value: Any, expected: Iterable[Any]) -> str:
 
 
 def _hint(path: Path_, scope: _Scope) -> str:
-    """The description of a missing key's field."""
+    """The description of a missing key's field, else the kinds that it may have."""
     for model in _classes(path[:-1], scope):
         info = model.model_fields.get(str(path[-1]))
         if info is not None and info.description:
-            return f" ({info.description.rstrip('.')})"
-    return ""
+            text = info.description.rstrip(".")
+            return f" ({text[:1].lower()}{text[1:]})"
+    kinds = sorted({str(kind) for model in _classes(path, scope) for kind in _kind_of(model)})
+    return f" (with a kind: {', '.join(kinds)})" if kinds else ""
 
 
 def _kinds(path: Path_, scope: _Scope) -> str:

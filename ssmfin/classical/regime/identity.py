@@ -65,7 +65,8 @@ def match(
             k = int(moved.argmax())
             words.append(f"not matched: regime {k} moved by {np.sqrt(moved[k]):.1f} standard deviations")
         elif cost[second] < SAME or cost[second] < NEAR * cost[best]:
-            words.append(f"not matched: two assignments are nearly as short ({cost[best]:.2g}, {cost[second]:.2g})")
+            near = f"{cost[best]:.2g} and {cost[second]:.2g}"
+            words.append(f"not matched: two ways to pair the regimes are about as good (distances {near})")
         else:
             order[b] = choice
             words.append("matched")

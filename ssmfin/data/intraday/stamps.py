@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
+from ssmfin.data.date_formats import format_remedy
 from ssmfin.data.intraday.calendars import Calendar, Sessions, wall_clock, years_around
 from ssmfin.data.intraday.durations import DAY
 from ssmfin.data.intraday.scan import STAMP, Batch
@@ -66,10 +67,9 @@ class Clock:
     def _read_text(self, column: pl.Series) -> Stamps:
         moments, offsets = parse_text(column, self.date_format)
         if len(moments) and moments.null_count() == len(moments) and self.zoned is None:
-            raise InputError(
-                f"{self.label} holds no ISO time, {column[0]!r}; write stamps as YYYY-MM-DD HH:MM:SS, or set "
-                f"date_format (strftime, '%d/%m/%Y %H:%M' for example)."
-            )
+            what = "holds no ISO time" if self.date_format is None else f"is not written as {self.date_format!r} says"
+            remedy = format_remedy(column.str.strip_chars(), "date_format", iso="YYYY-MM-DD HH:MM:SS")
+            raise InputError(f"{self.label} {what}, {column[0]!r}; {remedy}.")
         lost = moments.is_null().to_numpy()
         time = moments.to_physical().fill_null(0).to_numpy()
         none = np.zeros(len(time), dtype=bool)

@@ -53,7 +53,7 @@ class ArchSource(Source):
         if "vix" in self.series and len(set(self.series)) > 1:
             raise InputError(
                 f"source.series mixes vix, which has a close only, with indices, {list(self.series)}; "
-                f"put vix under data.exogenous."
+                "take vix as an exogenous source."
             )
         # find_spec locates the package without running it: importing arch takes seconds
         found = importlib.util.find_spec("arch")

@@ -109,9 +109,9 @@ def expand(pattern: str) -> list[Path]:
         raise InputError(f"source.path is an address, {pattern!r}; download the file and give its path.")
     path = Path(pattern).expanduser()
     if path.is_dir():
-        raise InputError(
-            f"{pattern} is a directory, not a file; name its files, {str(path / '*.parquet')!r} for example."
-        )
+        text = any(path.glob("*.csv")) and not any(path.glob("*.parquet"))
+        example = str(path / ("*.csv" if text else "*.parquet"))
+        raise InputError(f"{pattern} is a directory, not a file; name its files, {example!r} for example.")
     if path.is_file():
         return [path]
     if path.exists():

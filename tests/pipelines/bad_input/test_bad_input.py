@@ -179,7 +179,19 @@ DATA: dict[str, Data] = {
     ),
     "dates_of_another_order": Data(
         csv("unique_id,ds,rv\n" + "".join(f"a,{day[8:]}/{day[5:7]}/{day[:4]},1.0\n" for day in dates(120))),
-        ("rv.csv", "holds no ISO date", "'01/01/2020'", "data.date_format"),
+        ("rv.csv", "holds no ISO date", "'01/01/2020'", "set data.date_format: '%d/%m/%Y' (2020-01-01)"),
+    ),
+    "dates_of_two_readings": Data(
+        csv("unique_id,ds,rv\n" + "".join(f"a,0{i % 9 + 1}/03/{2000 + i // 9},1.0\n" for i in range(90))),
+        (
+            "'01/03/2000'; no value tells day from month: set data.date_format to '%d/%m/%Y' (2000-03-01) or",
+            "'%m/%d/%Y' (2000-01-03), whichever is right",
+        ),
+    ),
+    "dates_read_by_another_form": Data(
+        csv("unique_id,ds,rv\n" + "".join(f"a,{day[5:7]}/{day[8:]}/{day[:4]},1.0\n" for day in dates(120))),
+        ("is not written as '%d/%m/%Y' says, '01/13/2020'; set data.date_format: '%m/%d/%Y' (2020-01-01)",),
+        ("data.date_format=%d/%m/%Y",),
     ),
     "date_missing": Data(csv(table({6: "a,,1.0"})), ("ds is missing", "line 6", "give every row a date")),
     "id_missing": Data(csv(table({6: ",2020-01-05,1.0"})), ("unique_id is missing", "line 6", "give every row an id")),
@@ -286,13 +298,11 @@ DATA: dict[str, Data] = {
         csv(table({100: "a,2020-04-08,-1"})),
         ("qlike", "needs a positive target", "evaluate.losses"),
         ("target.transform=none", "evaluate.reference=har"),
-        commands=("run",),
     ),
     "reference_needs_a_positive_target": Data(
         csv(table({100: "a,2020-04-08,-1"})),
         ("evaluate.reference", "'log_har'", "-1", "such as 'har'"),
         ("target.transform=none",),
-        commands=("run",),
     ),
 }
 
@@ -399,6 +409,17 @@ ARGUMENTS: dict[str, tuple[list[str], tuple[str, ...]]] = {
         ["validate", "study.yaml", "--allow-imports", "--set", "models={mine: {kind: 'no_such_module_here:Model'}}"],
         ("no_such_module_here",),
     ),
+    "data_for_a_study": (["run", "rv.csv"], ("rv.csv is a file of data, not a study", "`ssmfin init rv.csv -o study")),
+    "models_of_a_dotted_class": (["models", "my_model.Mine"], ("not the path of a class; write my_model:Mine",)),
+    "models_of_no_module": (["models", "no_such_module_here:Mine"], ("put no_such_module_here.py into the study's",)),
+    "init_with_a_date_format_of_no_file": (
+        ["init", "-o", "new.yaml", "--date-format", "%d/%m/%Y"],
+        ("no file is named", "ssmfin init FILE"),
+    ),
+    "init_with_a_wrong_date_format": (
+        ["init", "rv.csv", "-o", "new.yaml", "--date-format", "%d/%m/%Y"],
+        ("rv.csv has no column that --date-format '%d/%m/%Y' reads", "leave it out"),
+    ),
     "features_onto_a_folder": (["features", "study.yaml", "-o", "."], (". is a directory",)),
     "features_into_no_folder": (
         ["features", "study.yaml", "-o", "none/f.parquet"],
@@ -415,6 +436,14 @@ ARGUMENTS: dict[str, tuple[list[str], tuple[str, ...]]] = {
     "models_of_no_kind": (["models", "s4dd"], ("'s4dd' is unknown", "did you mean 's4d'?")),
     "report_of_nothing": (["report", "runs/none"], ("runs/none",)),
     "compare_of_one": (["compare", "runs/none"], ("two runs",)),
+    "compare_of_nothing": (["compare", "runs/a", "runs/b"], ("runs/a does not exist", "give a run folder")),
+    "compare_of_a_study": (["compare", "study.yaml", "rv.csv"], ("study.yaml is a file", "give a run folder")),
+    "compare_of_no_run": (["compare", ".", ".."], ("holds no manifest.json", "it is no run", "give a run folder")),
+    "compare_with_few_labels": (["compare", "a", "b", "--label", "x"], ("once for 2 runs, x", "one for each run")),
+    "compare_with_many_labels": (["compare", "a", "b", *["--label", "x"] * 3], ("3 times for 2 runs", "or none")),
+    "compare_with_equal_labels": (["compare", "a", "b", *["--label", "x"] * 2], ("alike, x, x", "give each run its")),
+    "compare_into_another_format": (["compare", "a", "b", "--report", "c.pdf"], ("c.pdf does not end in .html",)),
+    "compare_into_no_folder": (["compare", "a", "b", "--report", "none/c.html"], ("none/c.html", "does not exist")),
 }
 
 

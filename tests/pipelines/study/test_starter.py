@@ -191,8 +191,41 @@ def test_dates_are_read_as_they_are_written(form: str, tmp_path: Path) -> None:
 
 def test_day_and_month_that_cannot_be_told_apart_are_refused(tmp_path: Path) -> None:
     (tmp_path / "x.csv").write_text("date,rv\n01/01/2020,1.0\n02/02/2020,1.0\n03/03/2020,2.0\n")
-    with pytest.raises(InputError, match=r"more than one way, '01/01/2020' \(%d/%m/%Y or %m/%d/%Y\); write"):
+    with pytest.raises(
+        InputError,
+        match=r"3 rows, too few .* Besides, .* more than one way, '01/01/2020'; say which with --date-format "
+        r"'%d/%m/%Y' \(2020-01-01\) or --date-format '%m/%d/%Y' \(2020-01-01\) \(data.date_format of a study\), or",
+    ):
         look_at(tmp_path / "x.csv")
+
+
+def test_the_whole_column_tells_day_from_month(tmp_path: Path) -> None:
+    early = ["01/02/2020", "02/01/2020", "03/03/2020"] * 900  # neither order of time nor a field above 12
+    (tmp_path / "x.csv").write_text("date,rv\n" + "".join(f"{day},1.0\n" for day in [*early, "12/31/2020"]))
+    assert look_at(tmp_path / "x.csv").date_format == "%m/%d/%Y"
+
+
+def test_a_date_format_that_is_given_decides(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    years = range(1920, 2020)  # one row a year: in order of time either way
+    rows = "".join(f"05/03/{year},{value}\n" for year, value in zip(years, VALUES, strict=False))
+    (tmp_path / "x.csv").write_text("date,rv\n" + rows)
+    command = ["init", str(tmp_path / "x.csv"), "-o", str(tmp_path / "s.yaml"), "--force"]
+    assert main(command) == 2
+    assert "--date-format '%d/%m/%Y' (1920-03-05) or --date-format '%m/%d/%Y' (1920-05-03)" in capsys.readouterr().err
+    for form, first in (("%d/%m/%Y", "1920-03-05"), ("%m/%d/%Y", "1920-05-03")):
+        assert main([*command, "--date-format", form]) == 0
+        assert f'  date_format: "{form}"  # 05/03/1920 is {first}\n' in (tmp_path / "s.yaml").read_text()
+    capsys.readouterr()
+    assert main(["init", str(tmp_path / "x.csv"), "-o", str(tmp_path / "n.yaml"), "--date-format", "%Y"]) == 2
+    assert "has no column that --date-format '%Y' reads" in capsys.readouterr().err
+    assert not (tmp_path / "n.yaml").exists()
+
+
+@pytest.mark.parametrize("row", ["2000-01-03", "01/03/2000"])
+def test_a_file_of_one_row_is_told_to_be_too_short(row: str, tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text(f"date,rv\n{row},1.0\n")
+    with pytest.raises(InputError, match=r"has 1 (row|date), too few for a study; give at least 60 dates"):
+        settle(look_at(tmp_path / "x.csv"))
 
 
 def test_prices_alone_are_no_target(tmp_path: Path) -> None:
@@ -261,7 +294,7 @@ def test_validate_and_run_warn_of_a_log_of_prices(
 
 def test_a_few_dates_are_too_few(tmp_path: Path) -> None:
     pl.DataFrame({"date": DAYS[:50], "rv": VALUES[:50]}).write_csv(tmp_path / "x.csv")
-    with pytest.raises(InputError, match="has 50 usable dates, too few"):
+    with pytest.raises(InputError, match="has 50 dates, too few"):
         settle(look_at(tmp_path / "x.csv"))
 
 

@@ -96,7 +96,10 @@ def test_regimes_keep_their_numbers_in_the_next_fit_and_the_remarks_say_where_no
     np.testing.assert_array_equal(again.parameters_[:3], spec.permute(plain, swap)[:3])
     other = features("switching_variance").fit(walks.with_columns(r=pl.col("r") * 1000))
     other.follow(fitted["switching_variance"])
-    assert "regime" in other.remarks()["regimes not matched to the fit before"]
+    said = other.remarks()["regimes not matched to the fit before"]
+    assert "regime" in said
+    assert "the values are right, but" in said
+    assert "a longer walk_forward.train keep them apart" in said
     with pytest.raises(InputError, match="earlier fit of the same features"):
         other.follow(fitted["switching_mean"])
 
