@@ -92,7 +92,7 @@ figure
 # An interval can learn from its own misses: each time an outcome comes in, the quantiles of that index and horizon move
 # a little, up after a miss above, down otherwise (adaptive conformal inference). They know only outcomes that have come
 # in: at a horizon of 22 days a surprise is learned from a month later. Two series of one year prove little; what it did
-# over 15 years, and to 21 indices, stands in `ssmfin.evaluation.recalibration`.
+# over 16 years stands in `ssmfin.evaluation.recalibration`.
 
 # %%
 learning = trained.live(past, keep=64, recalibrate={"rate": 0.05})
