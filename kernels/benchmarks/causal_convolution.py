@@ -110,23 +110,21 @@ def measure(shapes: list[Any], device: str, ceiling: float) -> None:
     )
 
 
-# segments, steps, block, warps, strip, registers, by type
-TILES: dict[torch.dtype, list[tuple[int, int, int, int, int, int | None]]] = {
+# segments, steps, block, warps, strip, registers, stages, by type
+TILES: dict[torch.dtype, list[tuple[int, int, int, int, int, int | None, int]]] = {
     torch.float32: [
-        (8, 4, 64, 4, 64, None),
-        (8, 4, 64, 4, 64, 168),
-        (8, 4, 64, 4, 128, 168),
-        (2, 4, 128, 2, 16, None),
-        (2, 4, 128, 2, 64, None),
-        (2, 4, 128, 2, 128, 168),
+        (4, 4, 128, 4, 8, None, 0),
+        (2, 4, 128, 2, 16, None, 0),
+        (8, 4, 64, 4, 64, 168, 0),
+        (8, 4, 64, 4, 64, 128, 3),
+        (8, 4, 64, 4, 128, 128, 3),
     ],
     torch.bfloat16: [
-        (8, 4, 64, 4, 64, None),
-        (8, 4, 64, 4, 64, 128),
-        (8, 4, 64, 4, 128, 128),
-        (8, 4, 64, 4, 256, 128),
-        (4, 4, 64, 2, 128, 128),
-        (2, 4, 128, 2, 32, None),
+        (4, 3, 128, 4, 12, None, 0),
+        (2, 4, 128, 2, 16, None, 0),
+        (8, 4, 64, 4, 128, 128, 0),
+        (8, 4, 64, 4, 512, 128, 0),
+        (8, 4, 64, 4, 128, 128, 3),
     ],
 }
 

@@ -6,11 +6,9 @@ PYTHONPATH=kernels python kernels/benchmarks/chunk_scan.py --device cpu     # ag
 
 from __future__ import annotations
 
-import argparse
-import statistics
-import time
-from collections.abc import Callable
+import functools
 
+import common
 import torch
 from torch import Tensor
 
@@ -72,66 +70,52 @@ def check(device: str) -> None:
             print(f"correct and repeatable: {(B, T, H, P, N, G)} {dtype}, worst relative error {worst:.1e}", flush=True)
 
 
-def milliseconds(work: Callable[[], object], device: str) -> float:
-    if device == "cuda":
-        import triton
-
-        return float(triton.testing.do_bench(work, warmup=20, rep=100, return_mode="median"))
-    work()
-    times = []
-    for _ in range(3):
-        start = time.perf_counter()
-        work()
-        times.append((time.perf_counter() - start) * 1e3)
-    return statistics.median(times)
-
-
-def copy_ceiling() -> float:
-    """Bytes a millisecond, read and written, of a large copy."""
-    source = torch.empty(1 << 30, dtype=torch.uint8, device="cuda")
-    target = torch.empty_like(source)
-    return 2 * source.numel() / milliseconds(lambda: target.copy_(source), "cuda")
-
-
 def gpu() -> None:
-    ceiling = copy_ceiling()
+    ceiling = common.copy_ceiling("cuda") / 1e3  # bytes a millisecond
     print(f"copy ceiling {ceiling / 1e9:.2f} TB/s")
-    print(f"{'B, T, H, P, N, type':38s} {'fwd ms':>8s} {'/floor':>7s} {'peer/':>6s} "
-          f"{'fwd+bwd':>8s} {'/floor':>7s} {'peer/':>6s} {'peak MiB':>9s} {'in+out MiB':>10s}")  # fmt: skip
+    rows = []
     for (B, T, H, P, N, dtype), peer_forward, peer_both in SHAPES:
         given = arguments(B, T, H, P, N, dtype, device="cuda")
         dy = torch.randn(B, T, H, P, device="cuda").to(dtype)
         detached = {name: value.detach() for name, value in given.items()}
-        forward = milliseconds(lambda given=detached: chunk_scan(**given, dt_softplus=True), "cuda")
-        both = milliseconds(lambda given=given, dy=dy: run(given, dy), "cuda")
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        run(given, dy)
-        peak = (torch.cuda.max_memory_allocated() - before) / 2**20
+
+        def scan(given: dict[str, Tensor] = detached) -> object:
+            return chunk_scan(**given, dt_softplus=True)  # type: ignore[arg-type]
+
+        def gradients(given: dict[str, Tensor] = given, dy: Tensor = dy) -> object:
+            return run(given, dy)
+
+        forward, both = common.median_ms(scan, "cuda"), common.median_ms(gradients, "cuda")
         size = dy.element_size()
         x, BC, dt = B * T * H * P * size, 2 * B * T * N * size, B * T * H * 4
         floor = (2 * x + BC + dt) / ceiling
         floor_both = floor + (3 * x + 2 * BC + 2 * dt) / ceiling
-        name = f"{B}, {T}, {H}, {P}, {N}, {str(dtype)[6:]}"
-        print(f"{name:38s} {forward:8.3f} {forward / floor:7.1f} {peer_forward / forward:6.2f} "
-              f"{both:8.3f} {both / floor_both:7.1f} {peer_both / both:6.2f} {peak:9.0f} "
-              f"{(5 * x + 3 * BC + 3 * dt) / 2**20:10.0f}")  # fmt: skip
+        rows.append([
+            f"{B}, {T}, {H}, {P}, {N} {str(dtype)[6:]}", forward, forward / floor, peer_forward / forward,
+            both, both / floor_both, peer_both / both, common.median_ms(gradients, "cuda", graph=False),
+            common.host_ms(gradients), (common.peak_bytes(gradients, "cuda") or 0) / 2**20,
+            (5 * x + 3 * BC + 3 * dt) / 2**20,
+        ])  # fmt: skip
+    header = ["B, T, H, P, N", "fwd ms", "/floor", "peer/", "fwd+bwd", "/floor", "peer/", "one by one", "host ms",
+              "peak MiB", "in+out MiB"]  # fmt: skip
+    common.table("chunk_scan, replayed graphs; 'one by one' is launched from Python", header, rows)
 
 
 def cpu() -> None:
-    print(f"{'B, T, H, P, N':28s} {'loop ms':>9s} {'chunks ms':>10s} {'ratio':>6s}   forward + backward, float32")
+    rows = []
     for B, T, H, P, N in [(8, 256, 2, 32, 16), (16, 1024, 4, 16, 16), (2, 1024, 4, 64, 64)]:
         given = arguments(B, T, H, P, N, torch.float32, device="cpu")
         dy = torch.randn(B, T, H, P)
-        loop = milliseconds(lambda given=given, dy=dy: run(given, dy, backend="naive"), "cpu")
-        fast = milliseconds(lambda given=given, dy=dy: run(given, dy, backend="cpu"), "cpu")
-        print(f"{f'{B}, {T}, {H}, {P}, {N}':28s} {loop:9.1f} {fast:10.1f} {loop / fast:6.1f}")
+        loop, fast = (
+            common.median_ms(functools.partial(run, given, dy, backend=backend), "cpu", seconds=0.1, least=3)
+            for backend in ("naive", "cpu")
+        )
+        rows.append([f"{B}, {T}, {H}, {P}, {N}", loop, fast, loop / fast])
+    common.table("forward + backward, float32", ["B, T, H, P, N", "loop ms", "chunks ms", "ratio"], rows)
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda" if torch.cuda.is_available() else "cpu")
-    device = parser.parse_args().device
+    device = common.arguments(__doc__).parse_args().device
     check(device)
     if device == "cuda":
         for precision in ("highest", "high"):

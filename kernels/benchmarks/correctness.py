@@ -3,8 +3,9 @@
     PYTHONPATH=kernels python kernels/benchmarks/correctness.py [operation ...] [--device cpu|cuda]
 
 What the tests do in Triton's interpreter, on the real device: an interpreter knows neither registers nor the assembler.
-Odd widths, tails, resets, states in and out, storage that begins at no multiple of 16 bytes, each type. Relative errors
-are those of whole tensors in norm; a NaN or a second run that differs in one bit fails. Exits with 1 if anything does.
+Odd widths, tails, resets, states in and out, each type; storage begins at no multiple of 16 bytes, but where rows are
+whole words of 16 bytes, which have tiles of their own. Relative errors are those of whole tensors in norm; a NaN or a
+second run that differs in one bit fails. Exits with 1 if anything does.
 Compiling takes nearly all of the time: each case says on standard error when it is done, and after how long.
 """
 
@@ -24,6 +25,7 @@ from ssmfin_kernels import (
     StateSpace,
     causal_convolution,
     chunk_scan,
+    diagonal_scan,
     hidden_markov_filter,
     kalman_filter,
     kalman_log_likelihood,
@@ -101,6 +103,18 @@ def _vandermonde(sizes: tuple[int, ...], complex_: bool, packed: bool) -> Made:
     return (lambda C, dtA, backend=None: (vandermonde_kernel(C, dtA, L, backend=backend),)), tensors, {}
 
 
+def _diagonal(sizes: tuple[int, ...], complex_: bool, packed: bool) -> Made:
+    B, T, D, N = sizes
+    rate = torch.complex(-0.05 * torch.rand(D, N, dtype=DOUBLE), 0.3 * torch.arange(N, dtype=DOUBLE).expand(D, N))
+    tensors = {
+        "u": normal(B, T, D, dtype=torch.complex128),
+        "C": normal(D, N, dtype=torch.complex128),
+        "dtA": rate,
+        "initial_state": normal(B, D, N, dtype=torch.complex128),
+    }
+    return (lambda u, **others: diagonal_scan(u.real, **others)), tensors, {"reset": _resets(B, T, packed)}
+
+
 def _kalman(sizes: tuple[int, ...], complex_: bool, packed: bool) -> Made:
     B, T, N = sizes
     y = normal(B, T, 1).cumsum(1)
@@ -151,7 +165,7 @@ OPERATIONS: dict[str, tuple[Callable[..., Made], list[tuple[int, ...]], list[tor
     ),
     "linear_scan": (
         _linear,
-        [(1, 1, 1, 0), (2, 65, 33, 1), (16, 300, 530, 0), (16, 300, 530, 1), (3, 2049, 128, 0), (2, 2049, 7, 1)],
+        [(1, 1, 1, 0), (2, 65, 33, 1), (16, 300, 530, 0), (16, 300, 640, 1), (2, 9000, 64, 0), (2, 2049, 7, 1)],
         [SINGLE, BRAIN, HALF, DOUBLE, COMPLEX],
     ),
     "selective_scan": (
@@ -165,16 +179,30 @@ OPERATIONS: dict[str, tuple[Callable[..., Made], list[tuple[int, ...]], list[tor
         ],
         [SINGLE, BRAIN, HALF],
     ),
+    # from storage that begins at a multiple of 16 bytes, with rows of whole 16 bytes: the form of four warps
+    "selective_scan_aligned": (
+        _selective,
+        [(2, 101, 72, 16, 1, 1), (1, 777, 256, 16, 1, 1), (1, 130, 136, 40, 1, 0), (2, 65, 24, 64, 1, 1)],
+        [SINGLE, BRAIN, HALF],
+    ),
     "causal_convolution": (
         _convolution,
         [(2, 1, 5, 4), (2, 257, 33, 4), (3, 1000, 128, 4), (2, 64, 48, 2)],
         [SINGLE, BRAIN, HALF],
     ),
     "vandermonde_kernel": (_vandermonde, [(3, 5, 1), (4, 32, 2049), (2, 70, 127)], [COMPLEX]),
-    "kalman": (_kalman, [(5, 203, 1), (5, 204, 2)], [DOUBLE]),
+    "diagonal_scan": (_diagonal, [(2, 1, 3, 5), (3, 200, 5, 32), (2, 128, 7, 33)], [COMPLEX, torch.complex128]),
+    "kalman": (_kalman, [(70, 203, 1), (70, 204, 2)], [SINGLE, DOUBLE]),
     "hidden_markov": (_hidden_markov, [(3, 301, 3)], [DOUBLE]),
 }
-PACKED = {"linear_scan", "selective_scan", "chunk_scan", "causal_convolution"}
+PACKED = {
+    "linear_scan",
+    "selective_scan",
+    "selective_scan_aligned",
+    "chunk_scan",
+    "causal_convolution",
+    "diagonal_scan",
+}
 
 
 def shifted(value: Tensor) -> Tensor:
@@ -191,7 +219,10 @@ def compare(case: Case) -> tuple[float, bool]:
     function, wide, options = OPERATIONS[name][0](sizes, dtype.is_complex, packed)
     reset = options.get("reset")
     there = options | ({} if reset is None else {"reset": reset.to(device)})
-    given = {key: shifted(value.to(device, dtype)).requires_grad_() for key, value in wide.items()}
+    # rows of whole words of 16 bytes take other forms
+    aligned = name.endswith("_aligned") or (len(sizes) > 2 and sizes[2] % 32 == 0)
+    place = torch.clone if aligned else shifted
+    given = {key: place(value.to(device, dtype)).requires_grad_() for key, value in wide.items()}
     exact_given = {
         key: value.detach().to("cpu", torch.complex128 if dtype.is_complex else DOUBLE).requires_grad_()
         for key, value in given.items()

@@ -62,27 +62,41 @@ def statsmodels_ms(T: int) -> float:
     return ms(lambda: theirs.loglike(start), "cpu")
 
 
+def on_cpu() -> None:
+    rows = []
+    for B, T, K in ((200, 2500, 2), (200, 2500, 4)):
+        said, given = inputs(B, T, K, "cpu")
+        for operation in OPERATIONS:
+            loop = statsmodels_ms(T) * B if K == 2 and operation is OPERATIONS[0] else None
+            took = ms(lambda o=operation, said=said, given=given: o(said, **given), "cpu")
+            rows.append((B, T, K, operation.__name__, took, loop, None if loop is None else loop / took))
+        leaf = said.clone().requires_grad_()
+        took = ms(
+            lambda leaf=leaf, given=given: hidden_markov_filter(leaf, **given).log_likelihood.sum().backward(), "cpu"
+        )
+        rows.append((B, T, K, "filter and gradient", took, None, None))
+    header = ["B", "T", "K", "what", "ms", "statsmodels loop ms", "ratio"]
+    common.table("Hidden Markov, float64, " + common.machine("cpu"), header, rows)
+
+
+def on_gpu() -> None:
+    """By the scan over time; "in sequence" is the plain loop, measured over a few steps."""
+    few = 500
+    ceiling = common.copy_ceiling("cuda")
+    rows = []
+    for B, T, K in ((1, 1_000_000, 2), (1, 1_000_000, 4), (20_000, 1000, 2)):
+        said, given = inputs(B, T, K, "cuda")
+        # read once; written: two distributions and a likelihood, one distribution and a likelihood, a state
+        for operation, written in zip(OPERATIONS, (2 * K + 1, K + 1, 1), strict=True):
+            took = ms(lambda o=operation, said=said, given=given: o(said, **given), "cuda")
+            part = ms(lambda o=operation, x=said[:, :few], given=given: o(x, **given, backend="naive"), "cuda", 1)
+            loop, floor = part * T / few, 8 * (K + written) * B * T / ceiling * 1e3
+            rows.append((B, T, K, operation.__name__, took, loop, loop / took, floor, took / floor))
+    header = ["B", "T", "K", "what", "ms", "in sequence ms", "ratio", "floor ms", "x floor"]
+    common.table("Hidden Markov, float64, as called, " + common.machine("cuda"), header, rows)
+
+
 if __name__ == "__main__":
     device = common.arguments(__doc__).parse_args().device
     check(device)
-    rows = []
-    for B, T, K in ((200, 2500, 2), (200, 2500, 4)) if device == "cpu" else ((1, 1_000_000, 2), (1, 1_000_000, 4)):
-        said, given = inputs(B, T, K, device)
-        backend = None if device == "cpu" else "parallel"
-        for operation in OPERATIONS:
-
-            def run(operation=operation, said=said, given=given, backend=backend):
-                return operation(said, **given, backend=backend)
-
-            loop = statsmodels_ms(T) * B if device == "cpu" and K == 2 and operation is OPERATIONS[0] else None
-            took = ms(run, device)
-            rows.append((B, T, K, operation.__name__, took, loop, None if loop is None else loop / took))
-        if device == "cpu":
-            leaf = said.clone().requires_grad_()
-            took = ms(
-                lambda leaf=leaf, given=given: hidden_markov_filter(leaf, **given).log_likelihood.sum().backward(),
-                device,
-            )
-            rows.append((B, T, K, "filter and gradient", took, None, None))
-    header = ["B", "T", "K", "what", "ms", "statsmodels loop ms", "ratio"]
-    common.table("Hidden Markov, float64, " + common.machine(device), header, rows)
+    on_cpu() if device == "cpu" else on_gpu()

@@ -70,6 +70,13 @@ def check(device: str) -> None:
         value = kalman_log_likelihood(y, given._replace(process_covariance=Q), backend="naive").sum()
         (exact,) = torch.autograd.grad(value, Q)
         worst = max(worst, common.relative_error(with_gradient(y_fast, fast).cpu(), 0.5 * (exact + exact.mT)))
+    if device == "cuda":  # one long series in stretches, against the scan over time
+        for N in (1, 2):
+            y, given = series(1, 20_001, torch.float64, device), model(N, 1, torch.float64, device)
+            for a, b in zip(kalman_filter(y, given)[:7], kalman_filter(y, given, backend="parallel")[:7], strict=True):
+                a, b = (torch.where(torch.isnan(b), 0.0, x) for x in (a, b))
+                error = common.relative_error(a.flatten()[100:], b.flatten()[100:]) if a.ndim > 1 else 0.0
+                worst = max(worst, 1e6 * error)  # as exact as double precision is
     limit = 2e-3 if device == "cuda" else 1e-9
     print(f"largest relative error against naive float64: {worst:.1e} (allowed {limit:.0e})", flush=True)
     if not worst < limit:
@@ -124,34 +131,47 @@ def on_cpu() -> None:
 
 
 def on_gpu() -> None:
+    from ssmfin_kernels.kalman_scan import gpu_long
+
     ceiling = common.copy_ceiling("cuda")
     print(f"copy ceiling {ceiling / 1e12:.2f} TB/s")
-    rows = []
+    some = ("filtered", "log_likelihood")
+    rows: list[tuple[Any, ...]] = []
     B, T = 100_000, 1000
     for N in (1, 2):
         y, given = series(B, T, torch.float32, "cuda"), model(N, B, torch.float32, "cuda")
-        read, written = 4 * B * T, (4 * (3 + 2 * N + 2 * N * N) + 1) * B * T
+        read = 4 * B * T
+        every, part = ((4 * (k * (N + N * N) + m) + 1) * B * T for k, m in ((2, 3), (1, 1)))
         for name, run, floor in (
             ("log-likelihood", lambda y=y, g=given: kalman_log_likelihood(y, g), read),
-            ("and gradient", lambda y=y, g=given: with_gradient(y, g), 3 * read),
-            ("filter", lambda y=y, g=given: kalman_filter(y, g), read + written),
+            ("and gradient", lambda y=y, g=given: with_gradient(y, g), 2 * read),  # y needs none
+            ("filter", lambda y=y, g=given: kalman_filter(y, g), read + every),
+            ("filter, filtered only", lambda y=y, g=given: kalman_filter(y, g, outputs=some), read + part),
         ):
             ms = common.median_ms(run, "cuda")
             least = floor / ceiling * 1e3
             rows.append((B, T, N, name, ms, eager_ms(run), least, least / ms, common.peak_bytes(run, "cuda") / 2**20))
         del y, given
+    common.table(
+        "Kalman filter, float32, many series, " + common.machine("cuda"),
+        ["B", "T", "N", "what", "ms", "ms as called", "floor ms", "share of floor", "peak MiB"],
+        rows,
+    )
+    rows = []
     T = 1_000_000
     for N in (1, 2):
-        y, given = series(1, T, torch.float64, "cuda"), model(N, 1, torch.float64, "cuda")
-
-        def run(y=y, given=given):
-            return kalman_filter(y, given)
-
-        peak = common.peak_bytes(run, "cuda") / 2**20
-        rows.append((1, T, N, "filter, in time", None, eager_ms(run), None, None, peak))
+        for dtype in (torch.float32, torch.float64):
+            y, given = series(1, T, dtype, "cuda"), model(N, 1, dtype, "cuda")
+            least = (dtype.itemsize * (1 + 2 * (N + N * N) + 3) + 1) * T / ceiling * 1e3
+            cut = eager_ms(lambda y=y, g=given: kalman_filter(y, g))
+            scan = eager_ms(lambda y=y, g=given: kalman_filter(y, g, backend="parallel"))
+            usual, gpu_long.LEAST_COUNT = gpu_long.LEAST_COUNT, T
+            alone = eager_ms(lambda y=y, g=given: kalman_filter(y, g))
+            gpu_long.LEAST_COUNT = usual
+            rows.append((T, N, str(dtype)[6:], cut, alone, alone / cut, scan, least, cut / least))
     common.table(
-        "Kalman filter, " + common.machine("cuda"),
-        ["B", "T", "N", "what", "ms", "ms as called", "floor ms", "share of floor", "peak MiB"],
+        "Kalman filter of one series, as called, " + common.machine("cuda"),
+        ["T", "N", "type", "ms", "one lane ms", "ratio", "associative scan ms", "floor ms", "x floor"],
         rows,
     )
 

@@ -129,9 +129,9 @@ def time_gpu(ceiling: float) -> None:
 
 # segments, steps, block, warps
 TILES = {
-    torch.float32: [(16, 20, 32, 4), (16, 16, 32, 4), (16, 12, 32, 4), (16, 8, 32, 4), (8, 16, 32, 2)],
-    torch.bfloat16: [(16, 20, 32, 4), (16, 16, 32, 4), (16, 12, 32, 4)],
-    torch.complex64: [(8, 8, 32, 4), (8, 12, 32, 4), (8, 4, 32, 4)],
+    torch.float32: [(8, 20, 64, 4), (8, 14, 64, 4), (16, 12, 32, 4), (32, 14, 32, 8)],
+    torch.bfloat16: [(16, 14, 32, 4), (16, 10, 32, 4), (32, 10, 32, 8)],
+    torch.complex64: [(8, 16, 32, 4), (8, 10, 32, 4), (16, 9, 32, 8)],
 }
 Choice = tuple[tuple[int, int, int, int], int, int, torch.dtype]  # tile, group, B, type
 
@@ -141,6 +141,7 @@ def use(tile: tuple[int, int, int, int], group: int) -> None:
     from ssmfin_kernels.linear_scan import gpu
 
     gpu._TILES.update(dict.fromkeys(gpu._TILES, gpu.Tile(*tile)))
+    gpu._CHAINS.update({key: (gpu.Tile(*tile, old[0].prefetch),) for key, old in gpu._CHAINS.items()})
     gpu._MANY, gpu._GROUP = (0, 1) if group == 1 else (1 << 30, group)
 
 
@@ -165,7 +166,7 @@ def warm(choice: Choice) -> None:
 
 def sweep(ceiling: float) -> None:
     """Tile sizes of the GPU kernels."""
-    shapes = [(GPU[0], [1]), (GPU[1], [1]), (GPU[3], [8, 16, 32]), (GPU[4], [1]), (GPU[5], [1])]
+    shapes = [(GPU[0], [1]), (GPU[1], [1]), (GPU[3], [4, 8]), (GPU[4], [1]), (GPU[5], [1])]
     choices: dict[Choice, None] = {}
     for (B, _, _, dtype, _, _), groups in shapes:
         choices.update({(tile, group, B, dtype): None for tile in TILES[dtype] for group in groups})

@@ -3,22 +3,20 @@
     PYTHONPATH=kernels python kernels/benchmarks/long_convolution.py                   # a GPU
     PYTHONPATH=kernels python kernels/benchmarks/long_convolution.py --device cpu
 
-Plain forms are the naive backends with autograd; `layer` is a Vandermonde kernel of 32 complex states and its FFT
-convolution.
+Plain forms are the naive backends with autograd. A layer, S4D's with 32 complex states, is a Vandermonde kernel and its
+FFT convolution, plain and fast, or `diagonal_scan`. On a GPU times are of replayed graphs.
 """
 
 from __future__ import annotations
 
-import argparse
 import functools
-import statistics
-import time
 from collections.abc import Callable
 
+import common
 import torch
 from torch import Tensor
 
-from ssmfin_kernels import dplr_kernel, fft_convolution, vandermonde_kernel
+from ssmfin_kernels import diagonal_scan, dplr_kernel, fft_convolution, vandermonde_kernel
 
 # (D, N, L), and plain torch on one H200 in ANCHORS.md: forward + backward in ms
 KERNELS = [((128, 32, 4096), 0.860), ((256, 32, 65536), 16.7)]
@@ -41,101 +39,100 @@ def system(D: int, N: int, device: str) -> tuple[Tensor, Tensor]:
 
 def gradients(work: Callable[[], Tensor], leaves: list[Tensor], upstream: Tensor) -> tuple[Tensor, ...]:
     y = work()
-    return (y, *torch.autograd.grad(y, leaves, upstream.to(y.dtype)))
+    return (y.detach(), *torch.autograd.grad(y, leaves, upstream.to(y.dtype)))
 
 
-def milliseconds(work: Callable[[], object], device: str) -> float:
-    if device == "cuda":
-        import triton
-
-        return float(triton.testing.do_bench(work, warmup=20, rep=100, return_mode="median"))
-    work()
-    times = []
-    for _ in range(5):
-        start = time.perf_counter()
-        work()
-        times.append((time.perf_counter() - start) * 1e3)
-    return statistics.median(times)
-
-
-def peak(work: Callable[[], object], device: str) -> float:
-    if device != "cuda":
-        return float("nan")
-    torch.cuda.reset_peak_memory_stats()
-    before = torch.cuda.memory_allocated()
-    work()
-    return (torch.cuda.max_memory_allocated() - before) / 2**20
+def peak(work: Callable[[], object], device: str) -> float | None:
+    peak = common.peak_bytes(work, device)
+    return None if peak is None else peak / 2**20
 
 
 def check(device: str) -> None:
     for D, N, L in [(3, 5, 1), (4, 32, 4096), (2, 70, 2049)]:
         C, dtA = system(D, N, device)
         upstream = noise(D, L, device=device)
-        found = gradients(lambda C=C, dtA=dtA, L=L: vandermonde_kernel(C, dtA, L), [C, dtA], upstream)
-        wide = [tensor.detach().to(torch.complex128).requires_grad_() for tensor in (C, dtA)]
-        exact = gradients(lambda w=wide, L=L: vandermonde_kernel(*w, L, backend="naive"), wide, upstream.double())
-        for name, one, other in zip(("kernel", "C", "dtA"), found, exact, strict=True):
-            error = ((one - other).norm() / other.norm().clamp_min(1e-30)).item()
-            print(f"{'ok' if error < 2e-6 else 'WRONG'} vandermonde {(D, N, L)} {name}: relative error {error:.1e}")
-        again = gradients(lambda C=C, dtA=dtA, L=L: vandermonde_kernel(C, dtA, L), [C, dtA], upstream)
-        if not all(torch.equal(one, other) for one, other in zip(found, again, strict=True)):
-            print(f"WRONG vandermonde {(D, N, L)}: two calls differ")
+        compare(f"vandermonde {(D, N, L)}", functools.partial(vandermonde_kernel, length=L), [C, dtA], upstream)
+    for B, D, N, T in [(3, 5, 32, 200), (2, 3, 7, 128), (1, 2, 40, 65)]:
+        C, dtA = system(D, N, device)
+        u = noise(B, T, D, device=device).requires_grad_()
+        compare(f"diagonal scan {(B, D, N, T)}", scan, [u, C, dtA], noise(B, T, D, device=device))
     Lambda = torch.complex(-torch.ones(2, 8), torch.arange(1.0, 9).expand(2, 8)).to(device)
-    P, B, C = (torch.complex(noise(2, 8, device=device), noise(2, 8, device=device)) for _ in range(3))
-    dt = torch.tensor([0.01, 0.1], device=device)
-    arguments = [Lambda, P, B, C, dt]
-    exact_kernel = dplr_kernel(
-        *(t.to(torch.promote_types(t.dtype, torch.float64)) for t in arguments), 65, backend="naive"
-    )
-    error = ((dplr_kernel(*arguments, 65) - exact_kernel).norm() / exact_kernel.norm()).item()
+    P, B_, C = (torch.complex(noise(2, 8, device=device), noise(2, 8, device=device)) for _ in range(3))
+    arguments = [Lambda, P, B_, C, torch.tensor([0.01, 0.1], device=device)]
+    wide = [t.to(torch.promote_types(t.dtype, torch.float64)) for t in arguments]
+    error = common.relative_error(dplr_kernel(*arguments, 65), dplr_kernel(*wide, 65, backend="naive"))
     print(f"{'ok' if error < 1e-5 else 'WRONG'} dplr: relative error {error:.1e}")
 
 
+def compare(name: str, work: Callable[..., Tensor], leaves: list[Tensor], upstream: Tensor) -> None:
+    """Value and gradients against naive in float64, and a second call against the first."""
+    found, again = (gradients(lambda: work(*leaves), leaves, upstream) for _ in range(2))
+    wide = [leaf.detach().to(torch.promote_types(leaf.dtype, torch.float64)).requires_grad_() for leaf in leaves]
+    exact = gradients(lambda: work(*wide, backend="naive"), wide, upstream)
+    error = max(common.relative_error(one, other) for one, other in zip(found, exact, strict=True))
+    same = all(torch.equal(one, other) for one, other in zip(found, again, strict=True))
+    print(
+        f"{'ok' if error < 2e-6 and same else 'WRONG'} {name}: relative error {error:.1e}, repeats {same}", flush=True
+    )
+
+
 def kernels(device: str) -> None:
-    print(f"{'vandermonde D, N, L':20s} {'plain fwd':>9s} {'both':>8s} {'fast fwd':>8s} {'both':>8s} {'ratio fwd':>9s} "
-          f"{'both':>6s} {'anchor/both':>11s} {'peak MiB':>9s} {'plain':>8s}")  # fmt: skip
+    rows = []
     for (D, N, L), anchor in KERNELS if device == "cuda" else CPU_KERNELS:
         C, dtA = system(D, N, device)
-        plain = functools.partial(vandermonde_kernel, C, dtA, L, backend="naive")
-        fast = functools.partial(vandermonde_kernel, C, dtA, L)
         upstream = noise(D, L, device=device)
-        row = []
-        for form in (plain, fast):
+        times: list[float] = []
+        peaks: list[float | None] = []
+        for backend in ("naive", None):
+            form = functools.partial(vandermonde_kernel, C, dtA, L, backend=backend)
             both = functools.partial(gradients, form, [C, dtA], upstream)
             with torch.no_grad():
-                row.append(milliseconds(form, device))
-            row += [milliseconds(both, device), peak(both, device)]
-        print(f"{f'{D}, {N}, {L}':20s} {row[0]:9.3f} {row[1]:8.3f} {row[3]:8.3f} {row[4]:8.3f} {row[0] / row[3]:9.1f} "
-              f"{row[1] / row[4]:6.1f} {anchor / row[4]:11.1f} {row[5]:9.1f} {row[2]:8.1f}")  # fmt: skip
+                times.append(common.median_ms(form, device))
+            times += [common.median_ms(both, device), common.median_ms(both, device, graph=False)]
+            peaks.append(peak(both, device))
+        plain, plain_both, plain_host, fast, fast_both, fast_host = times
+        rows.append(
+            [f"{D}, {N}, {L}", plain, plain_both, fast, fast_both, plain / fast, plain_both / fast_both,
+             plain_host / fast_host, anchor / fast_both, *peaks]
+        )  # fmt: skip
+    header = ["vandermonde D, N, L", "plain fwd ms", "both", "fast fwd", "both", "ratio fwd", "both", "one by one",
+              "anchor/both", "plain MiB", "fast"]  # fmt: skip
+    common.table("kernels", header, rows)
 
 
 def s4d(u: Tensor, C: Tensor, dtA: Tensor, backend: str | None) -> Tensor:
     return fft_convolution(u, vandermonde_kernel(C, dtA, u.shape[1], backend=backend), backend=backend)
 
 
+def scan(u: Tensor, C: Tensor, dtA: Tensor, backend: str | None = None) -> Tensor:
+    return diagonal_scan(u, C, dtA, backend=backend)[0]
+
+
 def layers(device: str) -> None:
-    print(
-        f"{'layer B, D, T':20s} {'plain fwd':>9s} {'both':>8s} {'fast fwd':>8s} {'both':>8s} {'ratio fwd':>9s} "
-        f"{'both':>6s}"
-    )
+    rows = []
     for B, D, T in LAYERS if device == "cuda" else CPU_LAYERS:
         C, dtA = system(D, 32, device)
-        u = noise(B, T, D, device=device).requires_grad_()
-        upstream = noise(B, T, D, device=device)
-        row = []
-        for backend in ("naive", None):
-            layer = functools.partial(s4d, u, C, dtA, backend)
+        u, upstream = noise(B, T, D, device=device).requires_grad_(), noise(B, T, D, device=device)
+        forms = {
+            "plain": functools.partial(s4d, u, C, dtA, "naive"),
+            "kernel and FFT": functools.partial(s4d, u, C, dtA, None),
+            "diagonal_scan": functools.partial(scan, u, C, dtA),
+        }
+        plain: list[float] = []
+        for name, form in forms.items():
+            both = functools.partial(gradients, form, [u, C, dtA], upstream)
             with torch.no_grad():
-                row.append(milliseconds(layer, device))
-            row.append(milliseconds(functools.partial(gradients, layer, [u, C, dtA], upstream), device))
-        print(f"{f'{B}, {D}, {T}':20s} {row[0]:9.3f} {row[1]:8.3f} {row[2]:8.3f} {row[3]:8.3f} {row[0] / row[2]:9.1f} "
-              f"{row[1] / row[3]:6.1f}")  # fmt: skip
+                times = [common.median_ms(form, device)]
+            times += [common.median_ms(both, device), common.median_ms(both, device, graph=False)]
+            plain = plain or times
+            ratios = [one / other for one, other in zip(plain, times, strict=True)]
+            rows.append([f"{B}, {D}, {T}", name, *times, *ratios, peak(both, device)])
+    header = ["B, D, T", "layer", "fwd ms", "both", "one by one", "ratio fwd", "both", "one by one", "peak MiB"]
+    common.table("S4D layers", header, rows)
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda" if torch.cuda.is_available() else "cpu")
-    chosen = parser.parse_args().device
+    chosen = common.arguments(__doc__).parse_args().device
     check(chosen)
     kernels(chosen)
     layers(chosen)

@@ -39,8 +39,8 @@ SHAPES = [
     ((8, 2048, 2048, 64), torch.bfloat16, 1.98, 10.8),
 ]
 # R, U of gpu.Tiles, for states up to 16, and for more
-FORWARD_TILES = {16: [(1, 4), (1, 8), (2, 4), (2, 8), (1, 16)], 64: [(1, 4), (1, 8), (2, 4)]}
-BACKWARD_TILES = [(2, 4), (1, 4), (1, 8)]  # CR, U of gpu_backward.Tiles
+FORWARD_TILES = {16: [(1, 4), (1, 8), (2, 4), (2, 8)], 64: [(1, 4), (2, 4)]}
+BACKWARD_TILES = {2: [(1, 4), (2, 4)], 4: [(1, 4)]}  # CR, U of gpu_backward.Tiles, for numbers of 2 and 4 bytes
 SEGMENTS = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512]
 NAMES = ("u", "delta", "A", "B", "C", "D", "z", "delta_bias")
 
@@ -67,12 +67,22 @@ def arguments(shape: tuple[int, int, int, int], dtype: torch.dtype, device: str)
     return {name: value.requires_grad_() for name, value in zip(NAMES, values, strict=True)}
 
 
+# (B, D, T, N) that the copies of 16 bytes fit: channels and steps that fill no tile, split time, long states, some
+CHECKED = [(2, 72, 101, 16), (1, 256, 777, 16), (1, 136, 130, 40), (2, 24, 65, 64), (2, 64, 77, 24)]
+
+
 def check(device: str, dtype: torch.dtype) -> float:
-    """The largest relative error, over outputs and gradients, against naive in float64."""
+    """The largest relative error, over sizes, outputs and gradients, against naive in float64."""
+    sizes = CHECKED if device == "cuda" else CHECKED[:1]
+    return max(check_size(shape, device, dtype) for shape in sizes)
+
+
+def check_size(shape: tuple[int, int, int, int], device: str, dtype: torch.dtype) -> float:
     torch.manual_seed(0)
-    given = arguments((2, 72, 101, 16), dtype, device)
-    reset = torch.rand(2, 101, device=device) < 0.03
-    weight = torch.randn(2, 101, 72, device=device)
+    batch, channels, steps, _ = shape
+    given = arguments(shape, dtype, device)
+    reset = torch.rand(batch, steps, device=device) < 0.03
+    weight = torch.randn(batch, steps, channels, device=device)
     results = []
     for backend, kind in (("naive", torch.float64), (None, None)):
         these = {k: (v.detach().to(kind) if kind else v.detach()).requires_grad_() for k, v in given.items()}
@@ -178,20 +188,24 @@ def force(forward: Choice, backward: Choice) -> None:
     """Make both passes use these tiles and segments."""
     from ssmfin_kernels.selective_scan import gpu, gpu_backward
 
-    def choose(batch: int, steps: int, channels: int, groups: int, states: int) -> gpu.Tiles:
+    def choose(*sizes: int) -> gpu.Tiles:
         return gpu.Tiles(*forward[0], forward[1])
 
-    def choose_backward(batch: int, steps: int, channels: int, groups: int) -> gpu_backward.Tiles:
+    def choose_backward(*sizes: int) -> gpu_backward.Tiles:
         return gpu_backward.Tiles(*backward[0], backward[1])
 
     gpu.choose = choose
     gpu_backward.choose = choose_backward
 
 
+def bytes_of(dtype: str) -> int:
+    return int(getattr(torch, dtype).itemsize)
+
+
 def warm(part: int, parts: int) -> None:
     """Compile a share of the kernels of the sweep; they are kept on disk for the process that times them."""
     kinds = sorted({(shape[1], shape[3], str(dtype)[6:]) for shape, dtype, *_ in SHAPES})
-    work: list[Any] = [(kind, True, tiles) for kind in kinds for tiles in BACKWARD_TILES]
+    work: list[Any] = [(kind, True, tiles) for kind in kinds for tiles in BACKWARD_TILES[bytes_of(kind[2])]]
     work += [(kind, False, tiles) for kind in kinds for tiles in FORWARD_TILES[kind[1]]]
     for (channels, states, dtype), back, tiles in work[part::parts]:
         usual = FORWARD_TILES[states][0]
@@ -227,7 +241,7 @@ def gpu_sweep() -> None:
         plain = {name: value.detach() for name, value in given.items()}
         grad = torch.randn_like(given["u"])
         best: list[Choice] = [(FORWARD_TILES[states][0], 1)]
-        for back, all_tiles in ((False, FORWARD_TILES[states]), (True, BACKWARD_TILES)):
+        for back, all_tiles in ((False, FORWARD_TILES[states]), (True, BACKWARD_TILES[dtype.itemsize])):
             found = []
             for tiles in all_tiles:
                 programs = batch * channels // (8 * tiles[0])

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ssmfin_kernels.associative_scan import associative_scan
     from ssmfin_kernels.causal_convolution import causal_convolution
     from ssmfin_kernels.chunk_scan import chunk_scan
+    from ssmfin_kernels.diagonal_scan import diagonal_scan
     from ssmfin_kernels.dispatch import backends
     from ssmfin_kernels.hidden_markov_scan import (
         hidden_markov_filter,
@@ -43,6 +44,7 @@ __all__ = [
     "backends",
     "causal_convolution",
     "chunk_scan",
+    "diagonal_scan",
     "dplr_kernel",
     "fft_convolution",
     "hidden_markov_filter",
@@ -64,6 +66,7 @@ _HOME = {
     "backends": "dispatch",
     "causal_convolution": "causal_convolution",
     "chunk_scan": "chunk_scan",
+    "diagonal_scan": "diagonal_scan",
     "dplr_kernel": "long_convolution",
     "fft_convolution": "long_convolution",
     "hidden_markov_filter": "hidden_markov_scan",

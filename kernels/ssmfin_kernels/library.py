@@ -14,12 +14,13 @@ An implementation registers a forward and a backward operator, both opaque to to
 
     library.differentiable(_forward, save=lambda inputs, output: (inputs[0], output), backward=...)
 
-Autocast: operators are not cast. Their state is float32 whatever the type of input and output, so half precision is
-safe as it arrives, and `common_dtype` brings arguments of several types, which autocast makes, to one.
+Autocast: operators are not cast, nor what they call. Their state is float32 whatever the type of input and output, so
+half precision is safe as it arrives; `common_dtype` brings arguments of several types, which autocast makes, to one.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -32,7 +33,21 @@ NAMESPACE = "ssmfin"
 
 def operator(name: str) -> Callable[[Callable[..., Any]], CustomOpDef]:
     """Register a function as the operator ssmfin::<name>, its schema read from its annotations; it mutates nothing."""
-    return torch.library.custom_op(f"{NAMESPACE}::{name}", mutates_args=())
+
+    def register(function: Callable[..., Any]) -> CustomOpDef:
+        @functools.wraps(function)
+        def exact(*arguments: Any) -> Any:
+            device = next(value for value in arguments if isinstance(value, Tensor)).device.type
+            if not torch.is_autocast_enabled(device):
+                return function(*arguments)
+            # autocast is below autograd: it would make the float32 products of an implementation half precision
+            with torch.autocast(device, enabled=False):
+                return function(*arguments)
+
+        schema = torch.library.infer_schema(function, mutates_args=())
+        return torch.library.custom_op(f"{NAMESPACE}::{name}", exact, mutates_args=(), schema=schema)
+
+    return register
 
 
 def differentiable(

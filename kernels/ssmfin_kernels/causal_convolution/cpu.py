@@ -133,7 +133,7 @@ def causal_convolution_cpu_backward(
     initial_state: Tensor | None,
     reset: Tensor | None,
     grad_y: Tensor,
-    grad_final: Tensor,
+    grad_final: Tensor | None,
     silu: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Gradients of x, weight, bias and the initial state; the value before the activation is computed again."""

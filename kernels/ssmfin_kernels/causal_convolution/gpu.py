@@ -22,7 +22,10 @@ from ssmfin_kernels.causal_convolution.triton_kernels import backward_kernel, fo
 
 
 class Tile(NamedTuple):
-    """SEGMENTS strips of at most `strip` steps, STEPS at a time, of BLOCK channels; at most `registers` a thread."""
+    """SEGMENTS strips of at most `strip` steps, STEPS at a time, of BLOCK channels.
+
+    At most `registers` a thread; `stages` chunks of STEPS through shared memory, or none, but registers.
+    """
 
     segments: int
     steps: int
@@ -30,18 +33,19 @@ class Tile(NamedTuple):
     warps: int
     strip: int
     registers: int | None = None
+    stages: int = 0
 
 
-# By (half precision, backward); measured on an H200. Backward, what is spent once a program (the K - 1 steps beyond
-# each strip, the sums over strips) asks for longer strips, and a cap on registers buys another program on a
-# multiprocessor for a few values spilled
+# By (half precision, backward); measured on an H200. Forward, short strips: many programs, at many stages of their
+# life. Backward, what is spent once a program (the K - 1 steps beyond each strip, the sums over strips) asks for longer
+# ones, and a cap on registers buys another program on a multiprocessor for a few values spilled
 _TILES = {
-    (False, False): Tile(2, 4, 128, 2, 16),
-    (False, True): Tile(8, 4, 64, 4, 64, 168),
-    (True, False): Tile(2, 4, 128, 2, 32),
-    (True, True): Tile(8, 4, 64, 4, 128, 128),
+    (False, False): Tile(4, 4, 128, 4, 8),
+    (False, True): Tile(8, 4, 64, 4, 64, 128, 3),
+    (True, False): Tile(4, 3, 128, 4, 12),
+    (True, True): Tile(8, 4, 64, 4, 512, 128),
 }
-_PROGRAMS = 512  # shorter strips where there would be fewer: some four a multiprocessor
+_PROGRAMS = 512  # shorter strips where there would be fewer, some four a multiprocessor, or half of them empty
 
 
 def _plan(x: Tensor, backward: bool) -> tuple[Tile, int, int]:
@@ -49,7 +53,10 @@ def _plan(x: Tensor, backward: bool) -> tuple[Tile, int, int]:
     B, T, D = x.shape
     tile = _TILES[x.element_size() == 2, backward]
     strip = tile.strip
-    while strip > 2 * tile.steps and B * triton.cdiv(D, tile.block) * triton.cdiv(T, tile.segments * strip) < _PROGRAMS:
+    while strip > 2 * tile.steps:
+        tiles = triton.cdiv(T, tile.segments * strip)
+        if tile.segments * strip < 2 * T and B * triton.cdiv(D, tile.block) * tiles >= _PROGRAMS:
+            break
         strip //= 2
     return tile, strip, triton.cdiv(T, tile.segments * strip)
 
@@ -118,7 +125,7 @@ def causal_convolution_gpu_backward(
     initial_state: Tensor | None,
     reset: Tensor | None,
     grad_y: Tensor,
-    grad_final: Tensor,
+    grad_final: Tensor | None,
     silu: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Gradients of x, weight, bias and the initial state; the value before the activation is computed again."""
@@ -127,7 +134,9 @@ def causal_convolution_gpu_backward(
     tile, strip, tiles = _plan(x, True)
     dx, d_weight, d_bias = torch.empty_like(x), torch.empty_like(weight), weight.new_empty(D)
     # without an initial state its gradient is nobody's; with few steps it is added to all the same
-    d_initial = torch.zeros_like(grad_final) if initial_state is None and T < K - 1 else torch.empty_like(grad_final)
+    d_initial = x.new_empty(B, K - 1, D)
+    if initial_state is None and T < K - 1:
+        d_initial.zero_()
     sums = torch.empty(B * tiles, K + 1, D, dtype=library.state_dtype(x.dtype), device=x.device)
     kernel: Any = backward_kernel[(B * tiles * triton.cdiv(D, tile.block),)]
     kernel(
@@ -143,10 +152,11 @@ def causal_convolution_gpu_backward(
         T,
         D,
         strip,
+        STAGES=0 if x.dtype == torch.float64 else tile.stages,
         **_options(x, weight, bias, initial_state, reset, silu, tile),
     )
     summing: Any = sum_kernel[(triton.cdiv(D, 32), K + 1)]
-    summing(sums, d_weight, d_bias, B * tiles, D, K=K, STATE=_state(x), ROWS=64, BLOCK=32)
+    summing(sums, d_weight, d_bias, B * tiles, D, K=K, STATE=_state(x), ROWS=256, BLOCK=32, num_warps=8)
     add_final_gradient(dx, d_initial, grad_final, reset)
     return dx, d_weight, d_bias, d_initial
 

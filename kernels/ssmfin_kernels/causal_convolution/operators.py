@@ -31,18 +31,19 @@ def register(forward: CustomOpDef, backward: CustomOpDef) -> None:
         initial_state: Tensor | None,
         reset: Tensor | None,
         grad_y: Tensor,
-        grad_final: Tensor,
+        grad_final: Tensor | None,
         silu: bool,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        return torch.empty_like(x), torch.empty_like(weight), weight.new_empty(x.shape[2]), torch.empty_like(grad_final)
+        edge = x.new_empty(x.shape[0], weight.shape[1] - 1, x.shape[2])
+        return torch.empty_like(x), torch.empty_like(weight), weight.new_empty(x.shape[2]), edge
 
     def differentiate(
-        saved: tuple[Tensor, ...], silu: bool, needs: tuple[bool, ...], grad_y: Tensor, grad_final: Tensor
+        saved: tuple[Tensor, ...], silu: bool, needs: tuple[bool, ...], grad_y: Tensor | None, grad_final: Tensor | None
     ) -> tuple[Tensor | None, ...]:
         x, weight, bias, initial_state, reset = saved
-        dx, d_weight, d_bias, d_initial = backward(
-            x, weight, bias, initial_state, reset, grad_y.contiguous(), grad_final.contiguous(), silu
-        )
+        grad_y = torch.zeros_like(x) if grad_y is None else grad_y.contiguous()
+        grad_final = None if grad_final is None else grad_final.contiguous()
+        dx, d_weight, d_bias, d_initial = backward(x, weight, bias, initial_state, reset, grad_y, grad_final, silu)
         return dx, d_weight, None if bias is None else d_bias, None if initial_state is None else d_initial, None, None
 
     library.once_differentiable(backward)
@@ -51,4 +52,5 @@ def register(forward: CustomOpDef, backward: CustomOpDef) -> None:
         save=lambda inputs, output: inputs[:5],
         keep=lambda inputs: inputs[5],
         backward=differentiate,
+        unused_as_zeros=False,
     )

@@ -31,11 +31,11 @@ def _cut(rows: Tensor, reset: Tensor) -> Tensor:
     return torch.where(kept[:, :, None], rows, 0)
 
 
-def add_final_gradient(dx: Tensor, d_initial: Tensor, grad_final: Tensor, reset: Tensor | None) -> None:
+def add_final_gradient(dx: Tensor, d_initial: Tensor, grad_final: Tensor | None, reset: Tensor | None) -> None:
     """Add the gradient that arrives at the final state to those of the inputs and of the initial state, in place."""
-    T, K = dx.shape[1], grad_final.shape[1] + 1
-    if K == 1:
+    if grad_final is None or grad_final.shape[1] == 0:
         return
+    T, K = dx.shape[1], grad_final.shape[1] + 1
     grad = grad_final.to(dx.dtype) if reset is None else _cut(grad_final.to(dx.dtype), reset)
     rows = min(T, K - 1)
     dx[:, T - rows :] += grad[:, K - 1 - rows :]

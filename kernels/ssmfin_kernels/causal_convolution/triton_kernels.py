@@ -16,73 +16,14 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from ssmfin_kernels.dispatch import interpreting
-
-INTERPRETED = tl.constexpr(interpreting())
-LOG2_E = tl.constexpr(1.4426950408889634)
-
-
-@triton.jit
-def _sigmoid(value):
-    if INTERPRETED or value.dtype == tl.float64:
-        return 1.0 / (1.0 + tl.exp(-value))
-    else:
-        # ftz: without it the two approximations take seven more instructions, for results below 1e-38
-        power = tl.inline_asm_elementwise(
-            "ex2.approx.ftz.f32 $0, $1;", "=f,f", [value * -LOG2_E], tl.float32, is_pure=True, pack=1
-        )
-        return tl.inline_asm_elementwise(
-            "rcp.approx.ftz.f32 $0, $1;", "=f,f", [1.0 + power], tl.float32, is_pure=True, pack=1
-        )
-
-
-@triton.jit
-def _taps(weight_ptr, bias_ptr, d, inside, K: tl.constexpr, HAS_BIAS: tl.constexpr, STATE: tl.constexpr):
-    """Taps by lag, and the bias."""
-    taps = ()
-    for j in tl.static_range(K):
-        taps = taps + (tl.load(weight_ptr + d * K + (K - 1 - j), mask=inside, other=0.0).to(STATE),)
-    shift = tl.zeros(d.shape, STATE)
-    if HAS_BIAS:
-        shift = tl.load(bias_ptr + d, mask=inside, other=0.0).to(STATE)
-    return taps, shift
-
-
-@triton.jit
-def _earlier(
-    x_ptr, initial_ptr, i, first, d, inside, T, D, K: tl.constexpr, HAS_INITIAL: tl.constexpr, STATE: tl.constexpr
-):
-    """The K - 1 inputs before step `first`, those before the first of all taken from the initial state."""
-    window = ()
-    for j in tl.static_range(K - 1):
-        t = first + (j - (K - 1))
-        value = tl.load(x_ptr + (i * T + t) * D + d, mask=(t >= 0) & (t < T) & inside, other=0.0).to(STATE)
-        if HAS_INITIAL:
-            before = (i * (K - 1) + (K - 1 + t)) * D + d
-            value += tl.load(initial_ptr + before, mask=(t < 0) & inside, other=0.0).to(STATE)
-        window = window + (value,)
-    return window
-
-
-@triton.jit
-def _fetch(pointer, first, start, inside, T, D, STEPS: tl.constexpr):
-    """STEPS rows from `start` on, as they lie in memory: nothing waits for them here."""
-    rows = ()
-    for r in tl.static_range(STEPS):
-        at = pointer + tl.cast(start + r, tl.int64) * D
-        rows = rows + (tl.load(at, mask=(first + (start + r) < T) & inside, other=0.0),)
-    return rows
-
-
-@triton.jit
-def _before_activation(seen, r: tl.constexpr, taps, shift, far, K: tl.constexpr, HAS_RESET: tl.constexpr):
-    value = shift + taps[0] * seen[r + K - 1]
-    for j in tl.static_range(1, K):
-        part = taps[j] * seen[r + K - 1 - j]
-        if HAS_RESET:
-            part = tl.where(far >= j, part, 0.0)
-        value += part
-    return value
+from ssmfin_kernels.causal_convolution.triton_rows import (
+    before_activation,
+    earlier_rows,
+    fetch,
+    fetch_at,
+    load_taps,
+    sigmoid,
+)
 
 
 @triton.jit
@@ -116,29 +57,33 @@ def forward_kernel(
     d = column * BLOCK + tl.arange(0, BLOCK)[None, :]
     inside = d < D
     first = (tile * SEGMENTS + tl.arange(0, SEGMENTS)[:, None]) * strip
-    taps, shift = _taps(weight_ptr, bias_ptr, d, inside, K, HAS_BIAS, STATE)
+    taps, shift = load_taps(weight_ptr, bias_ptr, d, inside, K, HAS_BIAS, STATE)
     base = (i * T + first) * D + d
-    window = _earlier(x_ptr, initial_ptr, i, first, d, inside, T, D, K, HAS_INITIAL, STATE)
-    coming = _fetch(x_ptr + base, first, 0, inside, T, D, STEPS)
-    for start in range(0, strip, 2 * STEPS):
+    window = earlier_rows(x_ptr, initial_ptr, i, first, d, inside, T, D, K, HAS_INITIAL, STATE)
+    # what is read and written next, and the steps from there to the end: pointers that move along cost two instructions
+    # a row, places computed anew cost ten
+    wide = tl.cast(D, tl.int64)
+    source, target, left = x_ptr + base, y_ptr + base, T - first
+    coming = fetch(source, left, inside, wide, STEPS)
+    for _start in range(0, strip, 2 * STEPS):
         # two chunks a turn: with one, moving what has come to its place would wait for all that is under way
-        for half in tl.static_range(2):
-            begin = start + half * STEPS
+        for _half in tl.static_range(2):
             rows = coming
-            coming = _fetch(x_ptr + base, first, begin + STEPS, inside, T, D, STEPS)
+            source += STEPS * wide
+            coming = fetch(source, left - STEPS, inside, wide, STEPS)
             seen = window
             for r in tl.static_range(STEPS):
                 seen = seen + (rows[r].to(STATE),)
             for r in tl.static_range(STEPS):
-                t = first + (begin + r)
                 far = 0
                 if HAS_RESET:
-                    far = tl.load(reach_ptr + i * T + t, mask=t < T, other=0)
-                value = _before_activation(seen, r, taps, shift, far, K, HAS_RESET)
+                    far = tl.load(reach_ptr + i * T + (T - left + r), mask=left > r, other=0)
+                value = before_activation(seen, r, taps, shift, far, K, HAS_RESET)
                 if SILU:
-                    value *= _sigmoid(value)
-                at = y_ptr + base + tl.cast(begin + r, tl.int64) * D
-                tl.store(at, value.to(y_ptr.dtype.element_ty), mask=(t < T) & inside)
+                    value *= sigmoid(value)
+                tl.store(target + r * wide, value.to(y_ptr.dtype.element_ty), mask=(left > r) & inside)
+            target += STEPS * wide
+            left -= STEPS
             window = seen[STEPS:]
     if FINAL:  # noqa: SIM102 (the first is decided when compiling)
         if tile == tiles - 1:
@@ -170,8 +115,8 @@ def _backward_step(
     if HAS_RESET:
         far = tl.load(reach_ptr + i * T + t, mask=t < T, other=0)
     if SILU:
-        value = _before_activation(seen, r, taps, shift, far, K, HAS_RESET)
-        s = _sigmoid(value)
+        value = before_activation(seen, r, taps, shift, far, K, HAS_RESET)
+        s = sigmoid(value)
         e = e * (s + value * s * (1.0 - s))
     shares, grown = (), ()
     for j in tl.static_range(K):  # pending[j] belongs to step t - 1 - j
@@ -186,6 +131,59 @@ def _backward_step(
             grown = grown + (pending[j - 1] + part,)
         shares = shares + (share,)
     return e, shares, grown
+
+
+@triton.jit
+def _backward_chunk(
+    rows,
+    grads,
+    window,
+    pending,
+    sums,
+    total,
+    begin,
+    first,
+    base,
+    d,
+    inside,
+    i,
+    taps,
+    shift,
+    reach_ptr,
+    dx_ptr,
+    d_initial_ptr,
+    T,
+    D,
+    K: tl.constexpr,
+    SILU: tl.constexpr,
+    HAS_INITIAL: tl.constexpr,
+    HAS_RESET: tl.constexpr,
+    STATE: tl.constexpr,
+    STEPS: tl.constexpr,
+):
+    """STEPS steps of every strip; what moves along: inputs before, unfinished gradients, sums."""
+    seen = window
+    for r in tl.static_range(STEPS):
+        seen = seen + (rows[r].to(STATE),)
+    for r in tl.static_range(STEPS):
+        t = first + (begin + r)
+        e, shares, grown = _backward_step(
+            seen, grads[r], pending, r, t, taps, shift, reach_ptr, i, T, K, SILU, HAS_RESET, STATE
+        )
+        total += e
+        added = ()
+        for j in tl.static_range(K):
+            added = added + (sums[j] + shares[j],)
+        sums = added
+        out = begin + r - (K - 1)  # the step whose gradient is complete; before the strip, it is another's
+        at = dx_ptr + base + tl.cast(out, tl.int64) * D
+        mask = (first + out < T) & (out >= 0) & inside
+        tl.store(at, grown[K - 1].to(dx_ptr.dtype.element_ty), mask=mask)
+        if HAS_INITIAL:
+            at = d_initial_ptr + (i * (K - 1) + t) * D + d
+            tl.store(at, grown[K - 1].to(d_initial_ptr.dtype.element_ty), mask=(t < K - 1) & inside)
+        pending = grown[: K - 1]
+    return seen[STEPS:], pending, sums, total
 
 
 @triton.jit
@@ -211,6 +209,7 @@ def backward_kernel(
     SEGMENTS: tl.constexpr,
     STEPS: tl.constexpr,
     BLOCK: tl.constexpr,
+    STAGES: tl.constexpr,
 ):
     columns = tl.cdiv(D, BLOCK)
     tiles = tl.cdiv(T, SEGMENTS * strip)
@@ -220,49 +219,41 @@ def backward_kernel(
     d = column * BLOCK + tl.arange(0, BLOCK)[None, :]
     inside = d < D
     first = (tile * SEGMENTS + tl.arange(0, SEGMENTS)[:, None]) * strip
-    taps, shift = _taps(weight_ptr, bias_ptr, d, inside, K, HAS_BIAS, STATE)
+    taps, shift = load_taps(weight_ptr, bias_ptr, d, inside, K, HAS_BIAS, STATE)
     base = (i * T + first) * D + d
-    window = _earlier(x_ptr, initial_ptr, i, first, d, inside, T, D, K, HAS_INITIAL, STATE)
+    window = earlier_rows(x_ptr, initial_ptr, i, first, d, inside, T, D, K, HAS_INITIAL, STATE)
     zero = tl.zeros((SEGMENTS, BLOCK), STATE)
     pending, sums = (), (zero,)  # the K - 1 unfinished gradients; the sums by lag, the last that of the bias
     for _j in tl.static_range(K - 1):
         pending = pending + (zero,)
         sums = sums + (zero,)
     total = zero
-    next_x = _fetch(x_ptr + base, first, 0, inside, T, D, STEPS)
-    next_grad = _fetch(grad_ptr + base, first, 0, inside, T, D, STEPS)
-    for start in range(0, strip, 2 * STEPS):
-        for half in tl.static_range(2):  # two chunks a turn, as forward
-            begin = start + half * STEPS
-            rows, grads = next_x, next_grad
-            next_x = _fetch(x_ptr + base, first, begin + STEPS, inside, T, D, STEPS)
-            next_grad = _fetch(grad_ptr + base, first, begin + STEPS, inside, T, D, STEPS)
-            seen = window
-            for r in tl.static_range(STEPS):
-                seen = seen + (rows[r].to(STATE),)
-            for r in tl.static_range(STEPS):
-                t = first + (begin + r)
-                e, shares, grown = _backward_step(
-                    seen, grads[r], pending, r, t, taps, shift, reach_ptr, i, T, K, SILU, HAS_RESET, STATE
-                )
-                total += e
-                added = ()
-                for j in tl.static_range(K):
-                    added = added + (sums[j] + shares[j],)
-                sums = added
-                out = begin + r - (K - 1)  # the step whose gradient is complete; before the strip, it is another's
-                at = dx_ptr + base + tl.cast(out, tl.int64) * D
-                mask = (first + out < T) & (out >= 0) & inside
-                tl.store(at, grown[K - 1].to(dx_ptr.dtype.element_ty), mask=mask)
-                if HAS_INITIAL:
-                    at = d_initial_ptr + (i * (K - 1) + t) * D + d
-                    tl.store(at, grown[K - 1].to(d_initial_ptr.dtype.element_ty), mask=(t < K - 1) & inside)
-                pending = grown[: K - 1]
-            window = seen[STEPS:]
+    if STAGES:
+        # rows come through shared memory, STAGES chunks under way
+        for begin in tl.range(0, strip, STEPS, num_stages=STAGES):
+            rows = fetch_at(x_ptr + base, first, begin, inside, T, D, STEPS)
+            grads = fetch_at(grad_ptr + base, first, begin, inside, T, D, STEPS)
+            window, pending, sums, total = _backward_chunk(
+                rows, grads, window, pending, sums, total, begin, first, base, d, inside, i, taps, shift,
+                reach_ptr, dx_ptr, d_initial_ptr, T, D, K, SILU, HAS_INITIAL, HAS_RESET, STATE, STEPS,
+            )  # fmt: skip
+    else:
+        next_x = fetch_at(x_ptr + base, first, 0, inside, T, D, STEPS)
+        next_grad = fetch_at(grad_ptr + base, first, 0, inside, T, D, STEPS)
+        for start in range(0, strip, 2 * STEPS):
+            for half in tl.static_range(2):  # two chunks a turn, as forward
+                begin = start + half * STEPS
+                rows, grads = next_x, next_grad
+                next_x = fetch_at(x_ptr + base, first, begin + STEPS, inside, T, D, STEPS)
+                next_grad = fetch_at(grad_ptr + base, first, begin + STEPS, inside, T, D, STEPS)
+                window, pending, sums, total = _backward_chunk(
+                    rows, grads, window, pending, sums, total, begin, first, base, d, inside, i, taps, shift,
+                    reach_ptr, dx_ptr, d_initial_ptr, T, D, K, SILU, HAS_INITIAL, HAS_RESET, STATE, STEPS,
+                )  # fmt: skip
     # K - 1 steps beyond the end: what they say of weight and bias is summed by the strip they belong to
     seen = window
-    tail = _fetch(x_ptr + base, first, strip, inside, T, D, K - 1)
-    tail_grad = _fetch(grad_ptr + base, first, strip, inside, T, D, K - 1)
+    tail = fetch_at(x_ptr + base, first, strip, inside, T, D, K - 1)
+    tail_grad = fetch_at(grad_ptr + base, first, strip, inside, T, D, K - 1)
     for r in tl.static_range(K - 1):
         seen = seen + (tail[r].to(STATE),)
     for r in tl.static_range(K - 1):

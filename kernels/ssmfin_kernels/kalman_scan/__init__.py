@@ -113,7 +113,7 @@ def kalman_filter(
     wanted = _wanted(outputs)
     problem = _model.prepare(y, model, reset)
     implementation = _backend(_FILTER, problem, backend)
-    if implementation.__name__.endswith(".cpu"):
+    if implementation.__name__.endswith((".cpu", ".gpu")):
         moments = implementation.kalman_filter(problem, wanted)
     else:
         moments = implementation.kalman_filter(problem)
@@ -126,7 +126,7 @@ def kalman_filter(
         moments.filtered_covariance if filtered else absent,
         moments.innovation if innovation else absent,
         moments.innovation_covariance if innovation else absent,
-        moments.steps.sum(1) if scores else absent,
+        (moments.steps.sum(1) if moments.total is None else moments.total) if scores else absent,
         moments.steps if scores else absent,
         moments.diffuse,
         moments.final_mean,

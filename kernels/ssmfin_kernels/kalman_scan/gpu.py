@@ -1,11 +1,10 @@
 """Owns the Kalman operations on CUDA tensors: Triton for small constant models, the scan over time for the rest.
 
-The Triton kernels take one observation (P = 1), a state of one or two (one is padded to two), matrices that do not
-vary with time, no reset: a lane per series, time in sequence, four steps to a load. The state and every matrix stay in
-registers, in float32, or in float64 where the arguments are and series are many (few go to `parallel.py`). Exact
-diffuse starts are part of the kernel, which leaves the diffuse code behind as soon as no lane of the block needs it
-(the log-likelihood). Its gradient recomputes chunks of CHUNK steps from checkpoints; sums over series of shared
-matrices are left to torch, so everything is deterministic.
+The Triton kernels (`gpu_forward.py`, `gpu_backward.py`) take one observation (P = 1), a state of one or two, matrices
+that do not vary with time, no reset: a lane per series, time in sequence, eight steps to a load. The state and every
+matrix stay in registers, in float32, or in float64 where the arguments are. Exact diffuse starts are part of the
+kernels, which leave the diffuse code behind as soon as no lane of the block needs it. Time of few long series is cut
+into stretches, a lane each (`gpu_long.py`).
 
 All else, and gradients of the moments, run as `parallel.py`, or `naive.py` where that cannot (a reset into a diffuse
 start).
@@ -13,6 +12,7 @@ start).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
@@ -21,30 +21,29 @@ from torch import Tensor
 
 from ssmfin_kernels import library
 from ssmfin_kernels.kalman_scan import naive, parallel
-from ssmfin_kernels.kalman_scan.model import Problem, diffuse_rank, diffuse_tolerance
+from ssmfin_kernels.kalman_scan.model import Problem
 from ssmfin_kernels.kalman_scan.naive import Moments
 
-CHUNK = 32  # steps between checkpoints
-STATE = 9  # a (2), P (3), P_inf (3), rank
-PARAMETERS = 21  # F (4), H (2), Q (3), R, c (2), d, a_1 (2), P_1 (3), P_inf (3); of symmetric ones the lower triangle
 
-
-def kalman_filter(problem: Problem) -> Moments:
-    """As `naive.kalman_filter`."""
-    wanted = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in problem)
-    if not _small(problem) or wanted:
+def kalman_filter(problem: Problem, wanted: Sequence[bool] = (True,) * 4) -> Moments:
+    """As `naive.kalman_filter`. wanted: predicted, filtered, innovation, steps; what is not may be empty."""
+    differentiated = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in problem)
+    if not _small(problem) or differentiated:
         moments: Moments = _general(problem).kalman_filter(problem)
         return moments
-    return Moments(*_moments(*_packed(problem), problem.F.shape[-1]))
+    return Moments(*_moments(*problem[:10], list(wanted)))
 
 
 def kalman_log_likelihood(problem: Problem) -> Tensor:
     """(B,) log-likelihood of every series; gradients for every tensor of the problem."""
     result: Tensor
-    if not _small(problem):
+    keep = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in problem)
+    # the gradient of few long series fills the chip only by a scan over time, in double precision most of all
+    few = keep and problem.y.dtype == torch.float64 and problem.y.shape[0] < 1024 and problem.y.shape[1] > 8192
+    if few or not _small(problem):
         result = _general(problem).kalman_log_likelihood(problem)
         return result
-    result = _log_likelihood(*_packed(problem))[0]
+    result = _log_likelihood(*problem[:10], keep)[0]
     return result
 
 
@@ -58,8 +57,6 @@ def kalman_smoother(problem: Problem) -> tuple[Tensor, Tensor, Tensor]:
 def _small(problem: Problem) -> bool:
     constant = all(x.shape[1] == 1 for x in problem[1:7])
     single = problem.y.shape[2] == 1 and problem.F.shape[-1] <= 2
-    # few long series fill the chip only by a scan over time, in double precision most of all
-    single = single and (problem.y.dtype == torch.float32 or problem.y.shape[0] >= 1024)
     return constant and single and problem.reset is None
 
 
@@ -68,100 +65,158 @@ def _general(problem: Problem) -> ModuleType:
     return naive if problem.reset is not None and bool(problem.diffuse.any()) else parallel
 
 
-def _packed(problem: Problem) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """y (B, T), parameters (21, B) with a state of two, rank (B,) and tolerance (B,)."""
-    y, F, H, Q, R, c, d, mean, covariance, diffuse, _ = problem
-    B, N = y.shape[0], F.shape[-1]
-    rank, tolerance = diffuse_rank(diffuse), diffuse_tolerance(diffuse)
-    if N == 1:
-        wide = torch.nn.functional.pad
-        F, Q, covariance, diffuse = (wide(x, (0, 1, 0, 1)) for x in (F, Q, covariance, diffuse))
-        H, c, mean = (wide(x, (0, 1)) for x in (H, c, mean))
-    rows = [F[:, 0].flatten(1), H[:, 0, 0], _lower(Q[:, 0]), R[:, 0, 0], c[:, 0], d[:, 0], mean]
-    rows += [_lower(covariance), _lower(diffuse)]
-    parameters = torch.cat([x.expand(B, -1) for x in rows], 1).T.contiguous()  # (B, 21) -> (21, B)
-    return (
-        y[:, :, 0].contiguous(),
-        parameters,
-        rank.expand(B).to(y.dtype).contiguous(),
-        tolerance.expand(B).contiguous(),
-    )
-
-
-def _lower(matrix: Tensor) -> Tensor:
-    return torch.stack([matrix[:, 0, 0], matrix[:, 1, 0], matrix[:, 1, 1]], 1)
+def _given(y: Tensor, matrices: Sequence[Tensor]) -> tuple[list[Tensor], int]:
+    """y (B, T) and the matrices, all contiguous, and in bit k whether the k-th matrix differs by series."""
+    by_series = sum((x.shape[0] > 1) << k for k, x in enumerate(matrices))
+    return [y[:, :, 0].contiguous(), *(x.contiguous() for x in matrices)], by_series
 
 
 @library.operator("kalman_log_likelihood_gpu")
-def _log_likelihood(y: Tensor, parameters: Tensor, rank: Tensor, tolerance: Tensor) -> tuple[Tensor, Tensor]:
-    """(B,) and the checkpoints its gradient starts from (chunks, STATE, B)."""
-    from ssmfin_kernels.kalman_scan import gpu_kernels
+def _log_likelihood(
+    y: Tensor,
+    F: Tensor,
+    H: Tensor,
+    Q: Tensor,
+    R: Tensor,
+    c: Tensor,
+    d: Tensor,
+    mean: Tensor,
+    covariance: Tensor,
+    diffuse: Tensor,
+    keep: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """(B,) and, if kept, what its gradient starts from; `gpu_forward.log_likelihood`."""
+    from ssmfin_kernels.kalman_scan import gpu_forward, gpu_long
 
-    B, T = y.shape
-    out = y.new_empty(B)
-    checkpoints = y.new_empty(-(-T // CHUNK), STATE, B)
-    gpu_kernels.log_likelihood(y, parameters, rank, tolerance, out, checkpoints, CHUNK)
-    return out, checkpoints
+    inputs, by_series = _given(y, (F, H, Q, R, c, d, mean, covariance, diffuse))
+    out, checkpoints, heads, ends = _kept(y, F, keep)
+    count = 1 if keep else gpu_long.stretches(y)
+    parts = gpu_long.cut(inputs, by_series, count) if count > 1 else None
+    if parts is None:
+        gpu_forward.log_likelihood(inputs, by_series, out, checkpoints, heads, ends)
+    else:
+        each = y.new_empty(y.shape[0] * count)
+        gpu_forward.log_likelihood(*parts, each, checkpoints, heads, ends)
+        out = each.view(-1, count).sum(1)
+    return out, checkpoints, heads, ends
 
 
 @_log_likelihood.register_fake
-def _(y, parameters, rank, tolerance):  # type: ignore[no-untyped-def]
-    B, T = y.shape
-    return y.new_empty(B), y.new_empty(-(-T // CHUNK), STATE, B)
+def _(y, F, H, Q, R, c, d, mean, covariance, diffuse, keep):  # type: ignore[no-untyped-def]
+    return _kept(y, F, keep)
+
+
+def _kept(y: Tensor, F: Tensor, keep: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    from ssmfin_kernels.kalman_scan.gpu_forward import BLOCK, CHUNK, HEAD
+
+    B, T, _ = y.shape
+    N, length = F.shape[-1], T if keep else 0
+    checkpoints = y.new_empty(-(-length // CHUNK), N * (N + 3) // 2, B)
+    heads = y.new_empty(-(-length // HEAD), N * (N + 1) // 2 + 1, B)
+    ends = torch.empty(-(-B // BLOCK) if keep else 0, dtype=torch.int32, device=y.device)
+    return y.new_empty(B), checkpoints, heads, ends
 
 
 @library.operator("kalman_log_likelihood_gpu_backward")
 def _backward(
-    y: Tensor, parameters: Tensor, tolerance: Tensor, checkpoints: Tensor, grad: Tensor
-) -> tuple[Tensor, Tensor]:
-    from ssmfin_kernels.kalman_scan import gpu_kernels
+    y: Tensor,
+    F: Tensor,
+    H: Tensor,
+    Q: Tensor,
+    R: Tensor,
+    c: Tensor,
+    d: Tensor,
+    mean: Tensor,
+    covariance: Tensor,
+    diffuse: Tensor,
+    checkpoints: Tensor,
+    heads: Tensor,
+    ends: Tensor,
+    grad: Tensor,
+    needs: list[bool],
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of the inputs, empty where not needed; symmetric ones of symmetric matrices."""
+    from ssmfin_kernels.kalman_scan import gpu_backward
 
-    d_y, d_parameters = torch.empty_like(y), torch.empty_like(parameters)
-    gpu_kernels.backward(y, parameters, tolerance, checkpoints, grad.contiguous(), d_y, d_parameters, CHUNK)
-    return d_y, d_parameters
+    matrices = (F, H, Q, R, c, d, mean, covariance, diffuse)
+    inputs, by_series = _given(y, matrices)
+    (B, T, _), N = y.shape, F.shape[-1]
+    d_y = y.new_empty((B, T, 1) if needs[0] else 0)
+    rows = y.new_empty(gpu_backward.ROWS, B)
+    others = any(needs[k] for k in (1, 2, 5, 6))
+    gpu_backward.backward(inputs, by_series, checkpoints, heads, ends, grad.contiguous(), d_y, rows, others)
+    total = rows.sum(1) if any(n and x.shape[0] < B for n, x in zip(needs[1:], matrices, strict=True)) else rows
+    places = _ROWS_OF_ONE if N == 1 else _ROWS_OF_TWO
+    found = [d_y]
+    for matrix, place, wanted in zip(matrices, places, needs[1:], strict=True):
+        source = rows if matrix.shape[0] == B else total
+        # (rows, B) or (rows,) -> (B, .., rows) or (.., rows)
+        found.append(torch.stack([source[k] for k in place], -1).reshape(matrix.shape) if wanted else y.new_empty(0))
+    d_y, d_F, d_H, d_Q, d_R, d_c, d_d, d_mean, d_covariance, d_diffuse = found
+    return d_y, d_F, d_H, d_Q, d_R, d_c, d_d, d_mean, d_covariance, d_diffuse
+
+
+# the rows of gpu_backward.ROWS that make each matrix
+_ROWS_OF_ONE = ((0,), (4,), (6,), (9,), (10,), (12,), (13,), (15,), (18,))
+_ROWS_OF_TWO = (
+    (0, 1, 2, 3), (4, 5), (6, 7, 7, 8), (9,), (10, 11), (12,), (13, 14), (15, 16, 16, 17), (18, 19, 19, 20),
+)  # fmt: skip
 
 
 @_backward.register_fake
-def _(y, parameters, tolerance, checkpoints, grad):  # type: ignore[no-untyped-def]
-    return torch.empty_like(y), torch.empty_like(parameters)
+def _(y, F, H, Q, R, c, d, mean, covariance, diffuse, checkpoints, heads, ends, grad, needs):  # type: ignore[no-untyped-def]
+    inputs = (y, F, H, Q, R, c, d, mean, covariance, diffuse)
+    return tuple(x.new_empty(x.shape if n else 0) for x, n in zip(inputs, needs, strict=True))
 
 
 library.once_differentiable(_backward)
 
 
-def _grad(saved, kept, needs, grad, _):  # type: ignore[no-untyped-def]
-    y, parameters, tolerance, checkpoints = saved
-    return *_backward(y, parameters, tolerance, checkpoints, grad), None, None
+def _grad(saved, kept, needs, grad, *_):  # type: ignore[no-untyped-def]
+    found = _backward(*saved, grad, list(needs[:10]))
+    return *(part if wanted else None for part, wanted in zip(found, needs, strict=False)), None
 
 
-library.differentiable(
-    _log_likelihood, save=lambda inputs, output: (inputs[0], inputs[1], inputs[3], output[1]), backward=_grad
-)
+library.differentiable(_log_likelihood, save=lambda inputs, output: (*inputs[:10], *output[1:]), backward=_grad)
 
 
 @library.operator("kalman_filter_gpu")
 def _moments(
-    y: Tensor, parameters: Tensor, rank: Tensor, tolerance: Tensor, N: int
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Moments; no gradient."""
-    from ssmfin_kernels.kalman_scan import gpu_kernels
+    y: Tensor,
+    F: Tensor,
+    H: Tensor,
+    Q: Tensor,
+    R: Tensor,
+    c: Tensor,
+    d: Tensor,
+    mean: Tensor,
+    covariance: Tensor,
+    diffuse: Tensor,
+    wanted: list[bool],
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Moments, no steps of those that are not wanted; no gradient."""
+    from ssmfin_kernels.kalman_scan import gpu_forward, gpu_long
 
-    out = _empty(y, N)
-    gpu_kernels.moments(N, y, parameters, rank, tolerance, *out)
+    inputs, by_series = _given(y, (F, H, Q, R, c, d, mean, covariance, diffuse))
+    N = F.shape[-1]
+    out = gpu_forward.empty(y, N, wanted)
+    count = gpu_long.stretches(y)
+    parts = gpu_long.cut(inputs, by_series, count) if count > 1 else None
+    if parts is None:
+        gpu_forward.moments(inputs, by_series, out, wanted)
+    else:
+        each = [True, *wanted[1:]]
+        found = gpu_forward.empty(parts[0][0], N, each)
+        gpu_forward.moments(*parts, found, each)
+        gpu_long.joined(found, out, count)
     return _series_first(out)
 
 
 @_moments.register_fake
-def _(y, parameters, rank, tolerance, N):  # type: ignore[no-untyped-def]
-    return _series_first(_empty(y, N))
+def _(y, F, H, Q, R, c, d, mean, covariance, diffuse, wanted):  # type: ignore[no-untyped-def]
+    from ssmfin_kernels.kalman_scan import gpu_forward
 
-
-def _empty(y: Tensor, N: int) -> list[Tensor]:
-    """Moments with the series last, in the order of `naive.Moments`."""
-    B, T = y.shape
-    path = [(T,), (T, N), (T, N, N), (T, N), (T, N, N)]
-    shapes = [*path, (N,), (N, N), (N, N), (T, 1), (T, 1, 1)]
-    return [*(y.new_empty(*shape, B) for shape in shapes), torch.empty(T, B, dtype=torch.bool, device=y.device)]
+    return _series_first(gpu_forward.empty(y, F.shape[-1], wanted))
 
 
 def _series_first(tensors: list[Tensor]) -> Any:

@@ -25,10 +25,16 @@ W = 32  # series to a block
 GROUPS = 16  # partial sums of shared gradients; fixed, so that results do not depend on the number of threads
 TINY = 2.2250738585072014e-308  # as naive.py: an innovation variance below it carries no information
 LOG_2PI = math.log(2 * math.pi)
+_LN_2 = math.log(2)
+_HALF = 0x3FE6A09E00000000  # bits of 1 / sqrt 2: mantissas lie between it and sqrt 2
+
+# what becomes of the likelihood of a step: nothing, log p in a row, or one logarithm for many steps
+SILENT, SCORED, COLLECTED = 0, 1, 2
 
 # no fast-math, not even fused multiply-adds: the compiler would fuse differently in the code for blocks with a diffuse
 # lane, and a series would owe its last bit to its neighbours. All code here sums in the same order for that reason.
 compiled = njit(cache=True, error_model="numpy")
+inlined = njit(cache=True, error_model="numpy", forceinline=True)  # into the loop over lanes that calls it
 
 
 class Data(NamedTuple):
@@ -63,7 +69,6 @@ class Rows(NamedTuple):
     c: int
     d: int
     y: int
-    seen: int
     log_p: int
     tolerance: int
     xa: int  # the state while observations are taken in, of size m; the same rows as a, P, Pi where m = N
@@ -93,8 +98,7 @@ def layout(N, P, m):
     c = R + P * P * W
     d = c + N * W
     y = d + P * W
-    seen = y + P * W
-    log_p = seen + P * W
+    log_p = y + P * W
     tolerance = log_p + W
     xa, xP, xPi, M = a, Pm, Pi, tolerance + W
     if m > N:
@@ -108,7 +112,20 @@ def layout(N, P, m):
     one = S2 + m * W
     T1 = one + 6 * W
     end = T1 + mm * W
-    return Rows(a, Pm, Pi, rank, F, H, Q, R, c, d, y, seen, log_p, tolerance, xa, xP, xPi, M, Mi, S1, S2, one, T1, end)
+    return Rows(a, Pm, Pi, rank, F, H, Q, R, c, d, y, log_p, tolerance, xa, xP, xPi, M, Mi, S1, S2, one, T1, end)
+
+
+@intrinsic
+def wide(typingctx):  # type: ignore[no-untyped-def]
+    """Let loops of this function use vectors of 512 bits where the processor has them; LLVM prefers 256 unless told."""
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        attributes = builder.function.attributes
+        if isinstance(attributes, set):  # past its own `add`, which knows no attribute with a value
+            set.add(attributes, '"prefer-vector-width"="512"')
+        return context.get_dummy_value()
+
+    return types.void(), codegen
 
 
 @intrinsic
@@ -148,20 +165,18 @@ def view(typingctx, w, at):  # type: ignore[no-untyped-def]
     return result(w, types.int64), codegen
 
 
-@compiled
+@inlined
 def log(x):
     """Natural logarithm of a positive normal number, to 2 ulp: arithmetic only, so that lanes vectorise.
 
     x = 2^e m with m in [1/sqrt 2, sqrt 2);  log m = 2 atanh s = 2 (s + s^3/3 + ...),  s = (m - 1) / (m + 1).
     """
     bits = _bits(x)
-    e = (bits - 0x3FE6A09E00000000) >> 52
+    e = (bits - _HALF) >> 52
     m = _from_bits(bits - (e << 52))
     s = (m - 1.0) / (m + 1.0)
     z = s * s
-    p = 1 / 23
-    p = p * z + 1 / 21
-    p = p * z + 1 / 19
+    p = 1 / 19
     p = p * z + 1 / 17
     p = p * z + 1 / 15
     p = p * z + 1 / 13
@@ -321,14 +336,11 @@ def load_start(w, o, data, N, b0, n, t):
 
 @compiled
 def load_y(w, o, source, P, b0, n, t):
-    """Observations of step t, zero where missing, and which there are."""
+    """Observations of step t, NaN where missing."""
     for p in range(P):
-        y, seen = view(w, o.y + p * W), view(w, o.seen + p * W)
+        y = view(w, o.y + p * W)
         for i in range(W):
-            value = source[b0 + (i if i < n else 0), t, p]
-            missing = math.isnan(value)
-            y[i] = 0.0 if missing else value
-            seen[i] = 0.0 if missing else 1.0
+            y[i] = source[b0 + (i if i < n else 0), t, p]
 
 
 @compiled
@@ -365,10 +377,10 @@ def shrink(w, o, N, m):
 
 @compiled
 def gains(w, o, p, P, N, m, diffuse):
-    """v, M, F, M_inf, F_inf and the two gains of component p; adds to log_p."""
+    """v, M, F, M_inf, F_inf and the two gains of component p."""
     h = o.H + p * m * W
     v, F, Fi = view(w, o.one), view(w, o.one + W), view(w, o.one + 2 * W)
-    g, g0, log_p = view(w, o.one + 3 * W), view(w, o.one + 4 * W), view(w, o.log_p)
+    g, g0 = view(w, o.one + 3 * W), view(w, o.one + 4 * W)
     matvec(w, o.M, o.xP, h, m)
     dot(w, o.one + W, h, o.M, m)
     if m == N:
@@ -376,32 +388,68 @@ def gains(w, o, p, P, N, m, diffuse):
         for i in range(W):
             F[i] += r[i]
     dot(w, o.one, h, o.xa, m)
-    y, d, seen = view(w, o.y + p * W), view(w, o.d + p * W), view(w, o.seen + p * W)
+    y, d = view(w, o.y + p * W), view(w, o.d + p * W)
     for i in range(W):
-        v[i] = (y[i] - d[i] - v[i]) * seen[i]
+        v[i] = y[i] - d[i] - v[i] if y[i] == y[i] else 0.0
     if diffuse:
         rank, tolerance = view(w, o.rank), view(w, o.tolerance)
         matvec(w, o.Mi, o.xPi, h, m)
         dot(w, o.one + 2 * W, h, o.Mi, m)
         dot(w, o.one + 3 * W, h, h, m)
         for i in range(W):
-            unknown = (seen[i] > 0) and (rank[i] > 0) and (tolerance[i] * g[i] < Fi[i])
+            unknown = (y[i] == y[i]) and (rank[i] > 0) and (tolerance[i] * g[i] < Fi[i])
             g0[i] = 1.0 / Fi[i] if unknown else 0.0
-            known = (seen[i] > 0) and (not unknown) and (F[i] > TINY)
+            known = (y[i] == y[i]) and (not unknown) and (F[i] > TINY)
             g[i] = 1.0 / F[i] if known else 0.0
-            used = F[i] if known else (Fi[i] if unknown else 1.0)
-            term = LOG_2PI + log(used) + v[i] * v[i] * g[i]
-            log_p[i] -= 0.5 * term if (known or unknown) else 0.0
         return
-    # two loops of few rows: one of many is not vectorised, for fear that they overlap
     for i in range(W):
-        known = (seen[i] > 0) & (F[i] > TINY)
+        known = (y[i] == y[i]) & (F[i] > TINY)
         g[i] = 1.0 / (F[i] if known else 1.0) if known else 0.0
+
+
+@inlined
+def score_of(v, F, g):
+    """log p of an observation; 0 where its gain is."""
+    return -0.5 * (LOG_2PI + log(F if g > 0 else 1.0) + v * v * g) if g > 0 else 0.0
+
+
+@inlined
+def collect_of(w, at, v, F, g):
+    """Add the same to what `collected` sums up: to terms at `at`, variances' mantissas a row on, exponents another.
+
+    The logarithm of a product in place of a sum of logarithms, which take most of the time of a step.
+    """
+    bits = _bits(F if g > 0 else 1.0)
+    e = (bits - _HALF) >> 52
+    w[at] += LOG_2PI + v * v * g if g > 0 else 0.0
+    w[at + W] *= _from_bits(bits - (e << 52))
+    w[at + 2 * W] += e
+
+
+@compiled
+def score(w, o, diffuse, likelihood):
+    """The likelihood of the component whose gains were just computed: to log_p, or to the rows behind the last."""
+    v, F, Fi = view(w, o.one), view(w, o.one + W), view(w, o.one + 2 * W)
+    g, g0 = view(w, o.one + 3 * W), view(w, o.one + 4 * W)
+    log_p, rows = view(w, o.log_p), view(w, o.end)  # and the two rows after it
     for i in range(W):
-        known = g[i] > 0
-        used = F[i] if known else 1.0
-        term = LOG_2PI + log(used) + v[i] * v[i] * g[i]
-        log_p[i] -= 0.5 * term if known else 0.0
+        first = diffuse and g0[i] > 0  # log F_inf alone
+        used, gain = Fi[i] if first else F[i], g0[i] if first else g[i]
+        if likelihood == SCORED:
+            log_p[i] += score_of(0.0 if first else v[i], used, gain)
+        elif likelihood == COLLECTED:
+            collect_of(rows, i, 0.0 if first else v[i], used, gain)
+
+
+@compiled
+def collected(w, at, total):
+    """Row `total` += log p of all that was collected, of up to a thousand components; begins anew."""
+    terms, product, exponent, out = view(w, at), view(w, at + W), view(w, at + 2 * W), view(w, total)
+    for i in range(W):
+        out[i] -= 0.5 * (terms[i] + (exponent[i] * _LN_2 + log(product[i])))
+        terms[i] = 0.0
+        product[i] = 1.0
+        exponent[i] = 0.0
 
 
 @compiled
@@ -443,12 +491,14 @@ def condition(w, o, m, diffuse):
 
 
 @compiled
-def take_in(w, o, N, P, m, diffuse):
-    """All components of a step."""
+def take_in(w, o, N, P, m, diffuse, likelihood):
+    """All components of a step. COLLECTED: in rows behind the last of `layout`."""
     fill(w, o.log_p, 1, 0.0)
     extend(w, o, N, P, m)
     for p in range(P):
         gains(w, o, p, P, N, m, diffuse)
+        if likelihood != SILENT:
+            score(w, o, diffuse, likelihood)
         condition(w, o, m, diffuse)
     shrink(w, o, N, m)
 

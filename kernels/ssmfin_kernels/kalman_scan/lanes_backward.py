@@ -70,7 +70,7 @@ class Gradients(NamedTuple):
 
 
 @compiled
-def _take_in_recorded(w, o, e, x, N, P, m, diffuse):
+def _take_in_recorded(w, o, e, x, N, P, m, diffuse, likelihood):
     lanes.fill(w, o.log_p, 1, 0.0)
     lanes.extend(w, o, N, P, m)
     for p in range(P):
@@ -80,6 +80,8 @@ def _take_in_recorded(w, o, e, x, N, P, m, diffuse):
         if diffuse:
             lanes.copy(e, at + (m + m * m) * W, w, o.xPi, m * m)
         lanes.gains(w, o, p, P, N, m, diffuse)
+        if likelihood != lanes.SILENT:
+            lanes.score(w, o, diffuse, likelihood)
         lanes.condition(w, o, m, diffuse)
         at += (m + 2 * m * m) * W
         lanes.copy(e, at, w, o.M, m)
@@ -379,7 +381,7 @@ def _block(data, up, grads, N, m, block, group):
         lanes.load_y(w, o, observed, P, b0, n, t)
         if diffuse or restarts:
             diffuse = lanes.any_diffuse(w, o)
-        advance(w, o, N, P, m, diffuse)
+        advance(w, o, N, P, m, diffuse, lanes.SILENT)
 
     _add_upstream(e, x.ga, up.final_mean, N, N, False, b0, n, 0)
     _add_upstream(e, x.S, up.final_covariance, N, N, True, b0, n, 0)
@@ -402,7 +404,7 @@ def _block(data, up, grads, N, m, block, group):
             if varying:
                 lanes.load_matrices(w, o, data, N, P, m, b0, n, t)
             lanes.load_y(w, o, observed, P, b0, n, t)
-            advance(w, o, N, P, m, unknown and lanes.any_diffuse(w, o))
+            advance(w, o, N, P, m, unknown and lanes.any_diffuse(w, o), lanes.SILENT)
         for t in range(t1 - 1, t0 - 1, -1):
             lanes.copy(w, 0, history[t - t0], 0, rows // W)
             if varying:
@@ -421,10 +423,10 @@ def _block(data, up, grads, N, m, block, group):
                 if t == 0 or varying or restarts:
                     _leave(w, o, e, x, grads, data, N, P, m, b0, n, t, group)
                 continue
-            lanes.take_in(w, o, N, P, m, diffuse)
+            lanes.take_in(w, o, N, P, m, diffuse, lanes.SILENT)
             _undo_prediction(w, o, e, x, N, diffuse)
             lanes.copy(w, 0, history[t - t0], 0, rows // W)
-            _take_in_recorded(w, o, e, x, N, P, m, diffuse)
+            _take_in_recorded(w, o, e, x, N, P, m, diffuse, lanes.SILENT)
             _add_upstream(e, x.ga, up.filtered_mean, N, N, False, b0, n, t)
             _add_upstream(e, x.S, up.filtered_covariance, N, N, True, b0, n, t)
             lanes.fill(e, x.ga + N * W, m - N, 0.0)

@@ -73,8 +73,9 @@ def undo_one(w, e):
         h, f, a, P = w[o.H + i], w[o.F + i], w[o.a + i], w[o.P + i]
         M = P * h
         F = h * M + w[o.R + i]
-        v = (w[o.y + i] - w[o.d + i] - h * a) * w[o.seen + i]
-        known = (w[o.seen + i] > 0) & (F > TINY)
+        y = w[o.y + i]
+        v = y - w[o.d + i] - h * a if y == y else 0.0
+        known = (y == y) & (F > TINY)
         g = 1.0 / F if known else 0.0
         top, ga, S = e[x.end + i], e[x.ga + i], e[x.S + i]
         # the prediction
@@ -108,8 +109,9 @@ def undo_two(w, e):
         f00, f01, f10, f11 = w[o.F + i], w[o.F + W + i], w[o.F + 2 * W + i], w[o.F + 3 * W + i]
         M0, M1 = P00 * h0 + P01 * h1, P10 * h0 + P11 * h1
         F = h0 * M0 + h1 * M1 + w[o.R + i]
-        v = (w[o.y + i] - w[o.d + i] - (h0 * a0 + h1 * a1)) * w[o.seen + i]
-        known = (w[o.seen + i] > 0) & (F > TINY)
+        y = w[o.y + i]
+        v = y - w[o.d + i] - (h0 * a0 + h1 * a1) if y == y else 0.0
+        known = (y == y) & (F > TINY)
         g = 1.0 / F if known else 0.0
         top, ga0, ga1 = e[x.end + i], e[x.ga + i], e[x.ga + W + i]
         S00, S01, S10, S11 = e[x.S + i], e[x.S + W + i], e[x.S + 2 * W + i], e[x.S + 3 * W + i]

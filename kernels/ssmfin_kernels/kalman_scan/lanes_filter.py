@@ -5,93 +5,122 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 from numba import njit, prange
 
 from ssmfin_kernels.kalman_scan import lanes
-from ssmfin_kernels.kalman_scan.lanes import LOG_2PI, TINY, W, compiled, log, view
+from ssmfin_kernels.kalman_scan.lanes import COLLECTED, SCORED, SILENT, TINY, W, compiled, inlined, view
 from ssmfin_kernels.kalman_scan.lanes_tiles import SIDE, into_lanes, out_of_lanes, settle
 
 MOST_STEPS = 256  # to a tile: long bursts to each of the many rows in memory
-TILE = 2048  # steps times rows of lanes: 512 KiB, which the second-level cache of a core holds
+TILE = 1024  # steps times rows of lanes: 256 KiB, which the second-level cache of a core holds
 _ONE = lanes.layout.py_func(1, 1, 1)
 _TWO = lanes.layout.py_func(2, 1, 2)
 
 
-@compiled
-def step_of_one(w):
-    """take_in and predict for N = P = 1, nothing diffuse; leaves the filtered state in S1, T1, v and F as `gains`."""
+@inlined
+def _lane_of_one(w, i, kept):
+    """take_in and predict of a lane for N = P = 1, nothing diffuse; returns v, F and g.
+
+    kept: leaves the filtered state in S1 and T1, and v and F where `lanes.gains` does.
+    """
     o = _ONE
-    for i in range(W):
-        h, a, P, f = w[o.H + i], w[o.a + i], w[o.P + i], w[o.F + i]
-        M = P * h
-        F = M * h + w[o.R + i]
-        v = (w[o.y + i] - w[o.d + i] - h * a) * w[o.seen + i]
+    h, a, P, f, y = w[o.H + i], w[o.a + i], w[o.P + i], w[o.F + i], w[o.y + i]
+    M = P * h
+    F = M * h + w[o.R + i]
+    v = y - w[o.d + i] - h * a if y == y else 0.0
+    known = (y == y) & (F > TINY)
+    g = 1.0 / (F if known else 1.0) if known else 0.0
+    a += M * (g * v)
+    P -= M * M * g
+    if kept:
         w[o.one + i] = v
         w[o.one + W + i] = F
-        known = (w[o.seen + i] > 0) & (F > TINY)
-        used = F if known else 1.0
-        g = 1.0 / used if known else 0.0
-        w[o.log_p + i] = -0.5 * (LOG_2PI + log(used) + v * v * g) if known else 0.0
-        a += M * (g * v)
-        P -= M * M * g
         w[o.S1 + i] = a
         w[o.T1 + i] = P
-        w[o.a + i] = w[o.c + i] + f * a
-        w[o.P + i] = f * P * f + w[o.Q + i]
+    w[o.a + i] = w[o.c + i] + f * a
+    w[o.P + i] = f * P * f + w[o.Q + i]
+    return v, F, g
 
 
-@compiled
-def step_of_two(w):
+@inlined
+def _lane_of_two(w, i, kept):
     """The same for N = 2."""
     o = _TWO
-    for i in range(W):
-        h0, h1 = w[o.H + i], w[o.H + W + i]
-        a0, a1 = w[o.a + i], w[o.a + W + i]
-        P00, P10, P11 = w[o.P + i], w[o.P + 2 * W + i], w[o.P + 3 * W + i]
-        M0, M1 = P00 * h0 + P10 * h1, P10 * h0 + P11 * h1
-        F = h0 * M0 + h1 * M1 + w[o.R + i]
-        v = (w[o.y + i] - w[o.d + i] - (h0 * a0 + h1 * a1)) * w[o.seen + i]
+    h0, h1, y = w[o.H + i], w[o.H + W + i], w[o.y + i]
+    a0, a1 = w[o.a + i], w[o.a + W + i]
+    P00, P10, P11 = w[o.P + i], w[o.P + 2 * W + i], w[o.P + 3 * W + i]
+    M0, M1 = P00 * h0 + P10 * h1, P10 * h0 + P11 * h1
+    F = h0 * M0 + h1 * M1 + w[o.R + i]
+    v = y - w[o.d + i] - (h0 * a0 + h1 * a1) if y == y else 0.0
+    known = (y == y) & (F > TINY)
+    g = 1.0 / (F if known else 1.0) if known else 0.0
+    a0 += M0 * (g * v)
+    a1 += M1 * (g * v)
+    P00 -= M0 * M0 * g
+    P10 -= M1 * M0 * g
+    P11 -= M1 * M1 * g
+    if kept:
         w[o.one + i] = v
         w[o.one + W + i] = F
-        known = (w[o.seen + i] > 0) & (F > TINY)
-        used = F if known else 1.0
-        g = 1.0 / used if known else 0.0
-        w[o.log_p + i] = -0.5 * (LOG_2PI + log(used) + v * v * g) if known else 0.0
-        a0 += M0 * (g * v)
-        a1 += M1 * (g * v)
-        P00 -= M0 * M0 * g
-        P10 -= M1 * M0 * g
-        P11 -= M1 * M1 * g
         w[o.S1 + i] = a0
         w[o.S1 + W + i] = a1
         w[o.T1 + i] = P00
         w[o.T1 + W + i] = P10
         w[o.T1 + 2 * W + i] = P10
         w[o.T1 + 3 * W + i] = P11
-        f00, f01, f10, f11 = w[o.F + i], w[o.F + W + i], w[o.F + 2 * W + i], w[o.F + 3 * W + i]
-        w[o.a + i] = w[o.c + i] + (f00 * a0 + f01 * a1)
-        w[o.a + W + i] = w[o.c + W + i] + (f10 * a0 + f11 * a1)
-        t00, t01 = f00 * P00 + f01 * P10, f00 * P10 + f01 * P11
-        t10, t11 = f10 * P00 + f11 * P10, f10 * P10 + f11 * P11
-        off = t10 * f00 + t11 * f01
-        w[o.P + i] = t00 * f00 + t01 * f01 + w[o.Q + i]
-        w[o.P + W + i] = off + w[o.Q + W + i]
-        w[o.P + 2 * W + i] = off + w[o.Q + 2 * W + i]
-        w[o.P + 3 * W + i] = t10 * f10 + t11 * f11 + w[o.Q + 3 * W + i]
+    f00, f01, f10, f11 = w[o.F + i], w[o.F + W + i], w[o.F + 2 * W + i], w[o.F + 3 * W + i]
+    w[o.a + i] = w[o.c + i] + (f00 * a0 + f01 * a1)
+    w[o.a + W + i] = w[o.c + W + i] + (f10 * a0 + f11 * a1)
+    t00, t01 = f00 * P00 + f01 * P10, f00 * P10 + f01 * P11
+    t10, t11 = f10 * P00 + f11 * P10, f10 * P10 + f11 * P11
+    off = t10 * f00 + t11 * f01
+    w[o.P + i] = t00 * f00 + t01 * f01 + w[o.Q + i]
+    w[o.P + W + i] = off + w[o.Q + W + i]
+    w[o.P + 2 * W + i] = off + w[o.Q + 2 * W + i]
+    w[o.P + 3 * W + i] = t10 * f10 + t11 * f11 + w[o.Q + 3 * W + i]
+    return v, F, g
 
 
 @compiled
-def advance(w, o, N, P, m, diffuse):
-    """One step, take_in and predict, by the shortest code for its size."""
-    if P == 1 and N == 1 and not diffuse:
-        step_of_one(w)
-    elif P == 1 and N == 2 and not diffuse:
-        step_of_two(w)
+def _small_step(w, N, likelihood):
+    """One step of every lane for N <= 2, P = 1, nothing diffuse; bits as of `lanes.take_in` and `lanes.predict`."""
+    lanes.wide()
+    if N == 1:
+        at = _ONE.end
+        if likelihood == SILENT:
+            for i in range(W):
+                _lane_of_one(w, i, True)
+        elif likelihood == SCORED:
+            for i in range(W):
+                v, F, g = _lane_of_one(w, i, True)
+                w[_ONE.log_p + i] = lanes.score_of(v, F, g)
+        else:
+            for i in range(W):
+                v, F, g = _lane_of_one(w, i, False)
+                lanes.collect_of(w, at + i, v, F, g)
     else:
-        lanes.take_in(w, o, N, P, m, diffuse)
+        at = _TWO.end
+        if likelihood == SILENT:
+            for i in range(W):
+                _lane_of_two(w, i, True)
+        elif likelihood == SCORED:
+            for i in range(W):
+                v, F, g = _lane_of_two(w, i, True)
+                w[_TWO.log_p + i] = lanes.score_of(v, F, g)
+        else:
+            for i in range(W):
+                v, F, g = _lane_of_two(w, i, False)
+                lanes.collect_of(w, at + i, v, F, g)
+
+
+@compiled
+def advance(w, o, N, P, m, diffuse, likelihood):
+    """One step, take_in and predict, by the shortest code for its size."""
+    if P == 1 and N <= 2 and not diffuse:
+        _small_step(w, N, likelihood)
+    else:
+        lanes.take_in(w, o, N, P, m, diffuse, likelihood)
         lanes.copy(w, o.S1, w, o.a, N)
         lanes.predict(w, o, N, diffuse)
 
@@ -110,22 +139,11 @@ def _load_tile(tile, data, b0, n, t0, count):
 
 
 @compiled
-def _take_from(tile, at, w, o, P):
-    """As `lanes.load_y`, from rows of a tile."""
-    for p in range(P):
-        source, y, seen = view(tile, at + p * W), view(w, o.y + p * W), view(w, o.seen + p * W)
-        for i in range(W):
-            missing = math.isnan(source[i])
-            y[i] = 0.0 if missing else source[i]
-            seen[i] = 0.0 if missing else 1.0
-
-
-@compiled
 def _innovations(w, o, N, P, m, tile, v, spread):
     """y - d - H a (NaN where missing) and H P H' + R of the predicted state, into rows of the tile; for P > 1."""
     for p in range(P):
         h = o.H + p * m * W
-        out, d, y, seen = view(tile, v + p * W), view(w, o.d + p * W), view(w, o.y + p * W), view(w, o.seen + p * W)
+        out, d, y = view(tile, v + p * W), view(w, o.d + p * W), view(w, o.y + p * W)
         for i in range(W):
             out[i] = d[i]
         for k in range(N):
@@ -133,7 +151,7 @@ def _innovations(w, o, N, P, m, tile, v, spread):
             for i in range(W):
                 out[i] += hk[i] * ak[i]
         for i in range(W):
-            out[i] = y[i] - out[i] if seen[i] > 0 else np.nan
+            out[i] = y[i] - out[i]  # NaN where y is
         for q in range(p + 1):
             at = spread + (p * P + q) * W
             out = view(tile, at)
@@ -151,9 +169,9 @@ def _innovations(w, o, N, P, m, tile, v, spread):
 @compiled
 def _innovation(w, o, tile, v, spread):
     """The same for P = 1, after the observation was taken in: what the gain was made of."""
-    known, seen, out = view(w, o.one), view(w, o.seen), view(tile, v)
+    known, y, out = view(w, o.one), view(w, o.y), view(tile, v)
     for i in range(W):
-        out[i] = known[i] if seen[i] > 0 else np.nan
+        out[i] = known[i] if y[i] == y[i] else np.nan
     lanes.copy(tile, spread, w, o.one + W, 1)
 
 
@@ -166,11 +184,13 @@ def log_likelihood(data, N, m, out):
         b0 = np.int64(block) * W
         n = min(W, B - b0)
         o = lanes.layout(N, P, m)
-        w = np.empty(o.end + W)
+        w = np.empty(o.end + 4 * W)
         tile_steps = _tile_steps(T, P)
         tile = np.empty(tile_steps * P * W)
-        total = o.end
-        lanes.fill(w, total, 1, 0.0)
+        total = o.end + 3 * W
+        lanes.fill(w, o.end, 4, 0.0)
+        lanes.fill(w, o.end + W, 1, 1.0)
+        most = max(1, 512 // P)  # steps to a logarithm
         lanes.load_matrices(w, o, data, N, P, m, b0, n, -1)
         diffuse = True
         for t in range(T):
@@ -181,13 +201,12 @@ def log_likelihood(data, N, m, out):
                 lanes.load_start(w, o, data, N, b0, n, t)
             if varying:
                 lanes.load_matrices(w, o, data, N, P, m, b0, n, t)
-            _take_from(tile, s * P * W, w, o, P)
+            lanes.copy(w, o.y, tile, s * P * W, P)
             if diffuse or restarts:
                 diffuse = lanes.any_diffuse(w, o)
-            advance(w, o, N, P, m, diffuse)
-            lanes_sum, log_p = view(w, total), view(w, o.log_p)
-            for i in range(W):
-                lanes_sum[i] += log_p[i]
+            advance(w, o, N, P, m, diffuse, COLLECTED)
+            if t % most == most - 1 or t == T - 1:
+                lanes.collected(w, o.end, total)
         for i in range(n):
             out[b0 + i] = w[total + i]
 
@@ -210,6 +229,7 @@ def run(data, N, m, steps, pm, pc, fm, fc, last_mean, last_covariance, last_diff
         rows = P + (1 if scores else 0) + ((P + PP) if innovations else 0)
         rows += ((N + NN) if predicted else 0) + ((N + NN) if filtered else 0)
         most = _tile_steps(T, rows)
+        likelihood = SCORED if scores else SILENT
         tile, scratch = np.empty(rows * most * W), np.empty(SIDE * most * max(NN, PP))
         y_ = 0  # where each quantity starts in the tile
         steps_ = y_ + P * most * W
@@ -230,7 +250,7 @@ def run(data, N, m, steps, pm, pc, fm, fc, last_mean, last_covariance, last_diff
                     lanes.load_start(w, o, data, N, b0, n, t)
                 if varying:
                     lanes.load_matrices(w, o, data, N, P, m, b0, n, t)
-                _take_from(tile, y_ + s * P * W, w, o, P)
+                lanes.copy(w, o.y, tile, y_ + s * P * W, P)
                 if diffuse or restarts:
                     diffuse = lanes.any_diffuse(w, o)
                 if diffuse:
@@ -242,12 +262,12 @@ def run(data, N, m, steps, pm, pc, fm, fc, last_mean, last_covariance, last_diff
                 if innovations and P > 1:
                     _innovations(w, o, N, P, m, tile, v_ + s * P * W, spread_ + s * PP * W)
                 if P == 1 and N <= 2 and not diffuse:
-                    advance(w, o, N, P, m, diffuse)
+                    advance(w, o, N, P, m, diffuse, likelihood)
                     if filtered:
                         lanes.copy(tile, fm_ + s * N * W, w, o.S1, N)
                         lanes.copy(tile, fc_ + s * NN * W, w, o.T1, NN)
                 else:
-                    lanes.take_in(w, o, N, P, m, diffuse)
+                    lanes.take_in(w, o, N, P, m, diffuse, likelihood)
                     if filtered:
                         lanes.copy(tile, fm_ + s * N * W, w, o.a, N)
                         lanes.copy(tile, fc_ + s * NN * W, w, o.P, NN)

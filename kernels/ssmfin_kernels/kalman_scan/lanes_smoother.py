@@ -207,7 +207,7 @@ def _block(data, N, m, block, mean, covariance, steps):
         if varying:
             lanes.load_matrices(w, o, data, N, P, m, b0, n, t)
         lanes.load_y(w, o, observed, P, b0, n, t)
-        advance(w, o, N, P, m, lanes.any_diffuse(w, o))
+        advance(w, o, N, P, m, lanes.any_diffuse(w, o), lanes.SILENT)
     for chunk in range(chunks - 1, -1, -1):
         t0, t1 = chunk * CHUNK, min(T, (chunk + 1) * CHUNK)
         lanes.copy(w, 0, starts[chunk], 0, rows // W)
@@ -218,7 +218,7 @@ def _block(data, N, m, block, mean, covariance, steps):
             if varying:
                 lanes.load_matrices(w, o, data, N, P, m, b0, n, t)
             lanes.load_y(w, o, observed, P, b0, n, t)
-            advance(w, o, N, P, m, lanes.any_diffuse(w, o))
+            advance(w, o, N, P, m, lanes.any_diffuse(w, o), lanes.SILENT)
         for t in range(t1 - 1, t0 - 1, -1):
             lanes.copy(w, 0, history[t - t0], 0, rows // W)
             if varying:
@@ -227,7 +227,7 @@ def _block(data, N, m, block, mean, covariance, steps):
             diffuse = lanes.any_diffuse(w, o)
             if t < T - 1:  # F of this step leads to t + 1
                 _to_previous(w, o, e, x, data, N, b0, n, t + 1, diffuse)
-            lanes_backward._take_in_recorded(w, o, e, record, N, P, m, diffuse)
+            lanes_backward._take_in_recorded(w, o, e, record, N, P, m, diffuse, lanes.SCORED)
             for i in range(n):
                 steps[b0 + i, t] = w[o.log_p + i]
             lanes.fill(e, x.r0 + N * W, m - N, 0.0)

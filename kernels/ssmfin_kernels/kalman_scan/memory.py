@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-KEPT = 2**26  # bytes
+KEPT = 2**27  # bytes
 _PAGE = 2**21  # bytes of a large page, where the system has them
 
 

@@ -60,6 +60,7 @@ class Moments(NamedTuple):
     innovation: Tensor  # (B, T, P), NaN where missing
     innovation_covariance: Tensor  # (B, T, P, P)
     diffuse: Tensor  # (B, T) bool: the predicted state has infinite variance in some direction
+    total: Tensor | None = None  # (B,) sum of steps, where it costs less than a sum
 
 
 class _State(NamedTuple):

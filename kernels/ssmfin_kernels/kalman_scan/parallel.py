@@ -53,8 +53,8 @@ def kalman_filter(problem: Problem) -> Moments:
         if not bool(rest.diffuse.any()):
             heads.append(_filter(rest))
             break
-    steps, pm, pc, fm, fc = (torch.cat([h[i] for h in heads], 1) for i in range(5))
-    innovation, spread, diffuse = (torch.cat([h[i] for h in heads], 1) for i in range(8, 11))
+    steps, pm, pc, fm, fc = (torch.cat(parts, 1) for parts in zip(*(h[:5] for h in heads), strict=True))
+    innovation, spread, diffuse = (torch.cat(parts, 1) for parts in zip(*(h[8:11] for h in heads), strict=True))
     return Moments(steps, pm, pc, fm, fc, *heads[-1][5:8], innovation, spread, diffuse)
 
 

@@ -124,13 +124,13 @@ def linear_scan_cpu_backward(
     initial_state: Tensor | None,
     reset: Tensor | None,
     grad_h: Tensor,
-    grad_final: Tensor,
+    grad_final: Tensor | None,
     reverse: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of a, b and the initial state; a, h, grad_h (B, T, D) and grad_final (B, D) contiguous."""
+    """Gradients of a, b and the initial state; a, h, grad_h (B, T, D) and grad_final (B, D) or None contiguous."""
     dtype = a.dtype
     initial = _initial(initial_state, a)
-    a, h, grad_h, grad_final = _wide(a), _wide(h), _wide(grad_h), _wide(grad_final)
+    a, h, grad_h, ending = _wide(a), _wide(h), _wide(grad_h), _initial(grad_final, a)
     da, db, d_initial = torch.empty_like(a), torch.empty_like(a), torch.empty_like(initial)
     starts = _starts(reset, reverse)
     library.match_numba_threads()
@@ -141,7 +141,7 @@ def linear_scan_cpu_backward(
         starts.numpy(),
         reset is not None,
         grad_h.numpy(),
-        grad_final.numpy(),
+        ending.numpy(),
         reverse,
         _width(a),
         da.numpy(),

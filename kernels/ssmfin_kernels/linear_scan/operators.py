@@ -25,16 +25,22 @@ def register(forward: CustomOpDef, backward: CustomOpDef) -> None:
         initial_state: Tensor | None,
         reset: Tensor | None,
         grad_h: Tensor,
-        grad_final: Tensor,
+        grad_final: Tensor | None,
         reverse: bool,
     ) -> tuple[Tensor, Tensor, Tensor]:
         return torch.empty_like(a), torch.empty_like(a), a.new_empty(a.shape[0], a.shape[2])
 
     def differentiate(
-        saved: tuple[Tensor, ...], reverse: bool, needs: tuple[bool, ...], grad_h: Tensor, grad_final: Tensor
+        saved: tuple[Tensor, ...],
+        reverse: bool,
+        needs: tuple[bool, ...],
+        grad_h: Tensor | None,
+        grad_final: Tensor | None,
     ) -> tuple[Tensor | None, ...]:
         a, h, initial_state, reset = saved
-        da, db, d_initial = backward(a, h, initial_state, reset, grad_h.contiguous(), grad_final.contiguous(), reverse)
+        grad_h = torch.zeros_like(h) if grad_h is None else grad_h.contiguous()
+        grad_final = None if grad_final is None else grad_final.contiguous()
+        da, db, d_initial = backward(a, h, initial_state, reset, grad_h, grad_final, reverse)
         return da, db, None if initial_state is None else d_initial, None, None
 
     library.once_differentiable(backward)
@@ -43,4 +49,5 @@ def register(forward: CustomOpDef, backward: CustomOpDef) -> None:
         save=lambda inputs, output: (inputs[0], output[0], inputs[2], inputs[3]),
         keep=lambda inputs: inputs[4],
         backward=differentiate,
+        unused_as_zeros=False,
     )

@@ -13,20 +13,13 @@ from torch import Tensor
 
 from ssmfin_kernels import checks, dispatch, library
 from ssmfin_kernels.long_convolution import naive
+from ssmfin_kernels.long_convolution.vandermonde import REAL, pairs
 
 __all__ = ["dplr_kernel", "fft_convolution", "vandermonde_kernel"]
 
 _VANDERMONDE = dispatch.operation("vandermonde_kernel", cpu="torch", gpu="triton")
 _DPLR = dispatch.operation("dplr_kernel", cpu="torch", gpu="torch")
 _FFT = dispatch.operation("fft_convolution", cpu="torch", gpu="torch")
-
-# dtype.to_real, which torch.compile cannot trace
-_REAL = {
-    torch.float32: torch.float32,
-    torch.float64: torch.float64,
-    torch.complex64: torch.float32,
-    torch.complex128: torch.float64,
-}
 
 
 def vandermonde_kernel(C: Tensor, dtA: Tensor, length: int, *, backend: str | None = None) -> Tensor:
@@ -56,11 +49,11 @@ def vandermonde_kernel(C: Tensor, dtA: Tensor, length: int, *, backend: str | No
     sizes: dict[str, int] = {}
     for name, tensor in (("C", C), ("dtA", dtA)):
         checks.check_shape(name, tensor, "D N", sizes)
-        checks.check_dtype(name, tensor, tuple(_REAL))
+        checks.check_dtype(name, tensor, tuple(REAL))
     checks.check_devices(C=C, dtA=dtA)
     _check_length(length)
     chosen = _VANDERMONDE.choose(C, backend)
-    dtype = _REAL[torch.promote_types(C.dtype, dtA.dtype)]
+    dtype = REAL[torch.promote_types(C.dtype, dtA.dtype)]
     if chosen == "naive" or 0 in C.shape:
         return naive.vandermonde_kernel(C, dtA, length)
     # Triton's tensor products have no float64: the same algorithm in torch, which runs anywhere, takes their place
@@ -70,7 +63,7 @@ def vandermonde_kernel(C: Tensor, dtA: Tensor, length: int, *, backend: str | No
     else:
         from ssmfin_kernels.long_convolution.gpu import kernel as make
     scale = 2.0 if C.is_complex() or dtA.is_complex() else 1.0
-    return make(_pairs(C, dtype), _pairs(dtA, dtype), length, scale)
+    return make(pairs(C, dtype), pairs(dtA, dtype), length, scale)
 
 
 def dplr_kernel(
@@ -114,7 +107,7 @@ def dplr_kernel(
     _check_length(length)
     dtype = library.common_dtype(*tensors.values())
     Lambda, P, B, C = (tensor.to(dtype) for tensor in (Lambda, P, B, C))
-    dt = dt.to(_REAL[dtype])
+    dt = dt.to(REAL[dtype])
     if _DPLR.choose(Lambda, backend) == "naive" or 0 in Lambda.shape:
         return naive.dplr_kernel(Lambda, P, B, C, dt, length)
     from ssmfin_kernels.long_convolution import cauchy
@@ -166,10 +159,3 @@ def fft_convolution(u: Tensor, kernel: Tensor, *, backend: str | None = None) ->
 def _check_length(length: int) -> None:
     if length < 1:
         raise ValueError(f"length is {length}, expected an integer of at least 1.")
-
-
-def _pairs(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    """(D, N) -> (D, N, 2): real and imaginary part, contiguous, of this real dtype; a view where that is possible."""
-    if tensor.is_complex():
-        return torch.view_as_real(tensor.resolve_conj()).to(dtype).contiguous()
-    return torch.stack((tensor.to(dtype), torch.zeros_like(tensor, dtype=dtype)), dim=-1)

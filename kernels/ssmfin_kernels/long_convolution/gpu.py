@@ -19,7 +19,7 @@ _ROWS, _COLUMNS = 32, 64
 
 
 @triton.jit
-def _power(decay, turns, lag):
+def phasor(decay, turns, lag):
     """Real and imaginary part of exp((decay + 2 pi i turns) lag), any shape; turns and lag in float64."""
     phase = turns * lag
     # the fraction of a turn, in (-1/2, 1/2]: float32 has its digits only near zero
@@ -47,8 +47,8 @@ def _kernel_kernel(
         turns = tl.load(dtA_ptr + at + 1, mask=inside, other=0.0).to(tl.float64) * 0.15915494309189535
         C_real = scale * tl.load(C_ptr + at, mask=inside, other=0.0)
         C_imag = scale * tl.load(C_ptr + at + 1, mask=inside, other=0.0)
-        real, imag = _power(decay[None, :], turns[None, :], outer_l[:, None])  # (ROWS, N)
-        inner_real, inner_imag = _power(decay[:, None], turns[:, None], inner_l[None, :])  # (N, COLUMNS)
+        real, imag = phasor(decay[None, :], turns[None, :], outer_l[:, None])  # (ROWS, N)
+        inner_real, inner_imag = phasor(decay[:, None], turns[:, None], inner_l[None, :])  # (N, COLUMNS)
         left = C_real[None, :] * real - C_imag[None, :] * imag
         taps = tl.dot(left, inner_real, taps, input_precision="tf32x3")
         left = -(C_real[None, :] * imag + C_imag[None, :] * real)
@@ -69,7 +69,7 @@ def _gradient_kernel(
     at, inside = 2 * (d * N + n), n < N
     decay = tl.load(dtA_ptr + at, mask=inside, other=0.0)[None, :]
     turns = tl.load(dtA_ptr + at + 1, mask=inside, other=0.0).to(tl.float64)[None, :] * 0.15915494309189535
-    inner_real, inner_imag = _power(decay, turns, columns[:, None].to(tl.float64))  # (COLUMNS, N)
+    inner_real, inner_imag = phasor(decay, turns, columns[:, None].to(tl.float64))  # (COLUMNS, N)
     power = columns[:, None].to(tl.float32)
     zero_real = tl.zeros((BLOCK_N,), tl.float32)
     zero_imag = tl.zeros((BLOCK_N,), tl.float32)
@@ -80,7 +80,7 @@ def _gradient_kernel(
         row_l = tile * (ROWS * COLUMNS) + rows * COLUMNS
         lag = row_l[:, None] + columns[None, :]
         upstream = tl.load(dkernel_ptr + d * L + lag, mask=lag < L, other=0.0)  # (ROWS, COLUMNS)
-        real, imag = _power(decay, turns, row_l[:, None].to(tl.float64))  # (ROWS, N)
+        real, imag = phasor(decay, turns, row_l[:, None].to(tl.float64))  # (ROWS, N)
         # rows that begin beyond the last tap: their powers may overflow, and are multiplied by zero
         real = tl.where(row_l[:, None] < L, real, 0.0)
         imag = tl.where(row_l[:, None] < L, imag, 0.0)

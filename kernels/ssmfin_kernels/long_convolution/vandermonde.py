@@ -21,6 +21,21 @@ from torch._library.custom_ops import CustomOpDef
 
 from ssmfin_kernels import library
 
+# dtype.to_real, which torch.compile cannot trace
+REAL = {
+    torch.float32: torch.float32,
+    torch.float64: torch.float64,
+    torch.complex64: torch.float32,
+    torch.complex128: torch.float64,
+}
+
+
+def pairs(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """(...) -> (..., 2): real and imaginary part, contiguous, of this real dtype; a view where that is possible."""
+    if tensor.is_complex():
+        return torch.view_as_real(tensor.resolve_conj()).to(dtype).contiguous()
+    return torch.stack((tensor.to(dtype), torch.zeros_like(tensor, dtype=dtype)), dim=-1)
+
 
 def register(name: str, forward: Callable[..., Any], backward: Callable[..., Any]) -> CustomOpDef:
     """Make ssmfin::<name> of a forward and a backward function.

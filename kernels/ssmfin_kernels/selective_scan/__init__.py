@@ -74,8 +74,8 @@ def selective_scan(
     checks.check_shape("delta", delta, "B T D", sizes)
     checks.check_shape("A", A, "D N", sizes)
     checks.check_nonempty("A", A, "N", sizes)
-    B = _grouped("B", B, "B T", sizes)
-    C = _grouped("C", C, "B T", sizes)
+    _check_grouped("B", B, "B T", sizes)
+    _check_grouped("C", C, "B T", sizes)
     _check_optional(D, delta_bias, sizes)
     if z is not None:
         checks.check_shape("z", z, "B T D", sizes)
@@ -94,13 +94,13 @@ def selective_scan(
         names = [name for name, tensor in tensors.items() if tensor is not None and tensor.dtype == torch.float64]
         raise ValueError(f"{names[0]} has dtype float64, expected float16, bfloat16 or float32 on backend 'gpu'.")
     if chosen == "naive" or u.numel() == 0:
+        B, C = (tensor.unsqueeze(2) if tensor.ndim == 3 else tensor for tensor in (B, C))
         return naive.selective_scan(u, delta, A, B, C, D, z, delta_bias, delta_softplus, initial_state, reset)
     if chosen == "cpu":
-        from ssmfin_kernels.selective_scan.cpu import selective_scan_cpu as run
+        from ssmfin_kernels.selective_scan.cpu import call as run
     else:
-        from ssmfin_kernels.selective_scan.gpu import selective_scan_gpu as run
-    keep = torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors.values())
-    y, final_state, _, _ = run(
+        from ssmfin_kernels.selective_scan.gpu import call as run
+    return run(
         u.contiguous(),
         delta.contiguous(),
         A.to(work).contiguous(),
@@ -112,9 +112,7 @@ def selective_scan(
         None if initial_state is None else initial_state.to(work).contiguous(),
         None if reset is None else reset.contiguous(),
         delta_softplus,
-        keep,
     )
-    return y, final_state
 
 
 def selective_state_update(
@@ -158,8 +156,9 @@ def selective_state_update(
     checks.check_shape("A", A, "D N", sizes)
     checks.check_shape("state", state, "B D N", sizes)
     checks.check_shape("delta", delta, "B D", sizes)
-    B = _grouped("B", B, "B", sizes)
-    C = _grouped("C", C, "B", sizes)
+    _check_grouped("B", B, "B", sizes)
+    _check_grouped("C", C, "B", sizes)
+    B, C = (tensor.unsqueeze(1) if tensor.ndim == 2 else tensor for tensor in (B, C))
     _check_optional(D, delta_bias, sizes)
     if z is not None:
         checks.check_shape("z", z, "B D", sizes)
@@ -186,16 +185,17 @@ def selective_state_update(
     return y.to(u.dtype), new_state
 
 
-def _grouped(name: str, tensor: Tensor, letters: str, sizes: dict[str, int]) -> Tensor:
-    """Hold B or C against (..., N) or (..., G, N) and give it the dimension of groups."""
+def _check_grouped(name: str, tensor: Tensor, letters: str, sizes: dict[str, int]) -> None:
+    """Hold B or C against (..., N) or (..., G, N)."""
     if isinstance(tensor, Tensor) and tensor.ndim == len(letters.split()) + 1:
         checks.check_shape(name, tensor, f"{letters} N", sizes)
-        tensor = tensor.unsqueeze(-2)
-    checks.check_shape(name, tensor, f"{letters} G N", sizes)
+        if sizes.setdefault("G", 1) != 1:  # the refusal, in the words of the full shape
+            checks.check_shape(name, tensor.unsqueeze(-2), f"{letters} G N", sizes)
+    else:
+        checks.check_shape(name, tensor, f"{letters} G N", sizes)
     groups, channels = sizes["G"], sizes["D"]
     if groups < 1 or channels % groups:
         raise ValueError(f"{name} has {groups} groups (G), expected a divisor of D = {channels}, the channels of u.")
-    return tensor
 
 
 def _check_optional(D: Tensor | None, delta_bias: Tensor | None, sizes: dict[str, int]) -> None:

@@ -68,7 +68,7 @@ def forward(
 
 def backward(
     dy: Tensor,
-    dfinal: Tensor,
+    dfinal: Tensor | None,
     u: Tensor,
     delta: Tensor,
     A: Tensor,
@@ -101,7 +101,7 @@ def backward(
         A,
         B,
         dy.to(work).numpy(),
-        dfinal.transpose(1, 2).contiguous().numpy(),
+        (torch.zeros_like(dinitial) if dfinal is None else dfinal.transpose(1, 2).contiguous()).numpy(),
         *_arrays(u, delta, A, B, C, D, z, delta_bias),
         _starts(reset, batch),
         ungated.to(work).numpy(),
@@ -169,7 +169,7 @@ def _starts(reset: Tensor | None, batch: int) -> Any:
     return np.zeros((batch, 0), np.bool_) if reset is None else reset.numpy()
 
 
-selective_scan_cpu = operators.register(
+selective_scan_cpu, call = operators.register(
     "selective_scan_cpu",
     forward,
     backward,

@@ -14,6 +14,7 @@ import triton.language as tl
 from ssmfin_kernels.selective_scan.triton_lanes import (
     channel_slots,
     held,
+    lane_rates,
     lane_states,
     lane_tile,
     over_channels,
@@ -25,6 +26,7 @@ from ssmfin_kernels.selective_scan.triton_lanes import (
     store_lane_tile,
     swap,
 )
+from ssmfin_kernels.selective_scan.triton_memory import fetch, numbers, put
 from ssmfin_kernels.selective_scan.triton_parts import LN_2, place, prefetch, prefetch_rows, sigmoid, wide
 from ssmfin_kernels.selective_scan.triton_steps import advance, decays_of, first_states, retreat, sizes_of_steps, times
 
@@ -35,7 +37,7 @@ def backward(
     edge,
     u,
     delta,
-    A2,
+    A,
     B,
     C,
     skip,
@@ -48,11 +50,9 @@ def backward(
     ddelta,
     sum_du,
     sum_ddelta,
-    dA,
+    over_time,
     sums,
-    dskip,
     dz,
-    dbias,
     dstart,
     T,
     n0,
@@ -61,6 +61,8 @@ def backward(
     D: tl.constexpr,
     G: tl.constexpr,
     N: tl.constexpr,
+    EDGE: tl.constexpr,
+    START: tl.constexpr,
     SKIP: tl.constexpr,
     Z: tl.constexpr,
     BIAS: tl.constexpr,
@@ -77,8 +79,8 @@ def backward(
 ):
     """Grid (blocks of 8 CR channels, segments, B), states n0 .. n0 + 4 NR - 1.
 
-    edge (B, segments, N, D) is the gradient that enters at the end of each segment. dA (B, segments, N, D), dskip and
-    dbias (B, segments, D), and sums (2, B, blocks of a group, T, G, N) for dB and dC are parts of sums. du and
+    edge (B, segments, D, N) is the gradient that enters at the end of each segment, if there is one. Parts of sums are
+    over_time (B segments, D N + 2 D) for dA, dskip, dbias, and sums (2, B, blocks a group, T, G, N) for dB, dC; du and
     ddelta are written in the LAST launch; until then their sums over states are kept in sum_du and sum_ddelta
     (B, T, D). kept: `segments.kept_shape`, a state every EVERY steps. SN steps of a row of B share a register.
     """
@@ -111,17 +113,22 @@ def backward(
     kept += (i * chunks * G + group) * ROW
     blocks = tl.num_programs(0) // G
     here = i * tl.num_programs(1) + part
-    rate = lane_tile(A2, first, end, n0, N, 1, N, NR, CR)
-    grad = lane_tile(edge + here * N * D, first, end, n0, N, D, 1, NR, CR)
+    rate = lane_rates(A, first, end, n0, N, NR, CR)
+    if EDGE:
+        grad = lane_tile(edge + here * N * D, first, end, n0, N, NR, CR)
+    else:
+        grad = ()
+        for _ in tl.static_range(E):
+            grad = grad + (tl.zeros([32], tl.float32),)
     lane = tl.arange(0, 32)
     own, ahead = own_channel(CR)
     mine = first + own
     shift = tl.zeros([32], tl.float32)
     weight = tl.zeros([32], tl.float32)
     if BIAS:
-        shift = tl.load(bias + mine, mask=mine < end, other=0.0)
+        shift = fetch(bias + mine, mine < end)
     if SKIP:
-        weight = tl.load(skip + mine, mask=mine < end, other=0.0)
+        weight = fetch(skip + mine, mine < end)
     weight_grad = tl.zeros([32], tl.float32)
     shift_grad = tl.zeros([32], tl.float32)
     rate_grad = ()
@@ -139,7 +146,7 @@ def backward(
     sums += (which * blocks + tl.program_id(0) % blocks) * T * GN + (group * N + n_out)
     limit_sums = tl.where((n_out < N) & (k < 2 * NR), stop, 0)
     begin = group * (D // G)
-    tile = (first - begin) // 8 + lane // (4 * NL) % CR
+    tile = tl.minimum((first - begin) // 8 + lane // (4 * NL) % CR, (end - 1 - begin) // 8)
     place_in_kept = (tile * S + n0 // (4 * NL)) * (NL * 32) + lane % (4 * NL) * 8
     count = tl.cdiv(stop - t0, K)
     t = t0 + (count - 1) * K + (tl.cdiv(stop - t0 - (count - 1) * K, U) - 1) * U
@@ -195,8 +202,16 @@ def backward(
             if not FIRST:
                 before_du = held(sum_du, at, t, limit, US, SB, D)
                 before_ddelta = held(sum_ddelta, at, t, limit, US, SB, D)
-            dt = sizes_of_steps(row_delta, shift, t, limit, SOFTPLUS, US, SB)
-            x = times(dt, row_u, US)
+            now_u = numbers(row_u, u, US)
+            now_delta = numbers(row_delta, delta, US)
+            now_dy = numbers(row_dy, dy, US)
+            if Z:
+                now_z = numbers(row_z, z, US)
+                now_y = numbers(row_y, ungated, US)
+            now_B = numbers(row_B, B, U // SN)
+            now_C = numbers(row_C, C, U // SN)
+            dt = sizes_of_steps(now_delta, shift, t, limit, SOFTPLUS, US, SB)
+            x = times(dt, now_u, US)
             states = ()
             decays = ()
             slots_dt = ()
@@ -207,23 +222,23 @@ def backward(
                 h = first_states(h, reset, t + s, stop, RESET, E)
                 slots_dt = slots_dt + (channel_slots(dt, s, CR),)
                 slots_x = slots_x + (channel_slots(x, s, CR),)
-                slots_B = slots_B + (state_slots(row_B, s, SN, NR, CR),)
+                slots_B = slots_B + (state_slots(now_B, s, SN, NR, CR),)
                 decays = decays + (decays_of(rate, slots_dt[s], NR, CR),)
                 h = advance(h, decays[s], slots_x[s], slots_B[s], NR, CR)
             slopes = ()
             rises = ()
             for r in tl.static_range(US):
                 if Z:
-                    rises = rises + (sigmoid(row_z[r]),)
-                    slopes = slopes + (row_dy[r] * row_z[r] * rises[r],)
+                    rises = rises + (sigmoid(now_z[r]),)
+                    slopes = slopes + (now_dy[r] * now_z[r] * rises[r],)
                 else:
-                    slopes = slopes + (row_dy[r],)
+                    slopes = slopes + (now_dy[r],)
             for r in tl.static_range(US - 1, -1, -1):
                 sums_input = ()
                 sums_decay = ()
                 for s in tl.static_range(r * SB + SB - 1, r * SB - 1, -1):
                     slots_slope = channel_slots(slopes, s, CR)
-                    slots_C = state_slots(row_C, s, SN, NR, CR)
+                    slots_C = state_slots(now_C, s, SN, NR, CR)
                     start = first_states(states[s], reset, t + s, stop, RESET, E)
                     carried, rate_grad, by_input, by_decay, parts_B, parts_C = retreat(
                         grad,
@@ -245,11 +260,11 @@ def backward(
                     sums_input = (over_states(by_input, CR),) + sums_input
                     sums_decay = (over_states(by_decay, CR),) + sums_decay
                     total = over_channels(parts_B, parts_C, NR, CR)
-                    tl.store(sums + wide(t) * GN + s * GN, total, mask=t + s < limit_sums)
+                    put(sums + wide(t) * GN + s * GN, total, t + s < limit_sums)
                 inside = t + r * SB < limit
                 grad_x = over_steps(sums_input, CR)
                 grad_u = grad_x * dt[r]
-                grad_dt = grad_x * row_u[r] + over_steps(sums_decay, CR) * LN_2
+                grad_dt = grad_x * now_u[r] + over_steps(sums_decay, CR) * LN_2
                 if not FIRST:
                     grad_u += before_du[r]
                     grad_dt += before_ddelta[r]
@@ -257,18 +272,18 @@ def backward(
                     if SKIP:
                         grad_u += weight * slopes[r]
                     if SOFTPLUS:
-                        grad_dt *= sigmoid(row_delta[r] + shift)
+                        grad_dt *= sigmoid(now_delta[r] + shift)
                     grad_dt = tl.where(inside, grad_dt, 0.0)
-                    tl.store(du + at + r * SB * D, grad_u.to(du.dtype.element_ty), mask=inside)
-                    tl.store(ddelta + at + r * SB * D, grad_dt.to(ddelta.dtype.element_ty), mask=inside)
-                    weight_grad += row_u[r] * slopes[r]
+                    put(du + at + r * SB * D, grad_u, inside)
+                    put(ddelta + at + r * SB * D, grad_dt, inside)
+                    weight_grad += now_u[r] * slopes[r]
                     shift_grad += grad_dt
                     if Z:
-                        grad_z = row_dy[r] * row_y[r] * (rises[r] * (1.0 + row_z[r] * (1.0 - rises[r])))
-                        tl.store(dz + at + r * SB * D, grad_z.to(dz.dtype.element_ty), mask=inside)
+                        grad_z = now_dy[r] * now_y[r] * (rises[r] * (1.0 + now_z[r] * (1.0 - rises[r])))
+                        put(dz + at + r * SB * D, grad_z, inside)
                 else:
-                    tl.store(sum_du + at + r * SB * D, grad_u, mask=inside)
-                    tl.store(sum_ddelta + at + r * SB * D, grad_dt, mask=inside)
+                    put(sum_du + at + r * SB * D, grad_u, inside)
+                    put(sum_ddelta + at + r * SB * D, grad_dt, inside)
             at = next_at
             at_states = next_at_states
             h = next_h
@@ -279,9 +294,12 @@ def backward(
             row_y = next_y
             row_B = next_B
             row_C = next_C
-    store_lane_tile(dA + here * N * D, rate_grad, first, end, n0, N, D, NR, CR)
-    if part == 0:
-        store_lane_tile(dstart + i * N * D, grad, first, end, n0, N, D, NR, CR)
+    # a row of parts: dA (D, N), then those of skip and bias
+    over_time += here * (N * D + 2 * D)
+    store_lane_tile(over_time, rate_grad, first, end, n0, N, NR, CR)
+    if START:  # noqa: SIM102 - known when compiled, unlike part
+        if part == 0:
+            store_lane_tile(dstart + i * N * D, grad, first, end, n0, N, NR, CR)
     if LAST:
         if CR == 1:
             weight_grad += swap(weight_grad, 16)
@@ -290,6 +308,6 @@ def backward(
             weight_grad += swap(weight_grad, 8 * CR)
             shift_grad += swap(shift_grad, 8 * CR)
         if SKIP:
-            tl.store(dskip + here * D + mine, weight_grad, mask=(mine < end) & (ahead == 0))
+            put(over_time + N * D + mine, weight_grad, (mine < end) & (ahead == 0))
         if BIAS:
-            tl.store(dbias + here * D + mine, shift_grad, mask=(mine < end) & (ahead == 0))
+            put(over_time + N * D + D + mine, shift_grad, (mine < end) & (ahead == 0))

@@ -8,12 +8,13 @@ import triton.language as tl
 from ssmfin_kernels.selective_scan.triton_lanes import (
     channel_slots,
     held,
-    lane_tile,
+    lane_rates,
     own_channel,
     state_slots,
     store_lane_tile,
     swap,
 )
+from ssmfin_kernels.selective_scan.triton_memory import fetch, numbers
 from ssmfin_kernels.selective_scan.triton_parts import exp2, place, sigmoid, starts, wide
 from ssmfin_kernels.selective_scan.triton_steps import decays_of, first_states, sizes_of_steps
 
@@ -22,7 +23,7 @@ from ssmfin_kernels.selective_scan.triton_steps import decays_of, first_states, 
 def summarize_backward(
     dy,
     delta,
-    A2,
+    A,
     C,
     z,
     bias,
@@ -46,7 +47,7 @@ def summarize_backward(
 ):
     """Each segment from its end, nothing entering there: a g as it leaves at the start, and the decay across it.
 
-    Grid (blocks of 8 CR channels, segments, B), states n0 .. n0 + 4 NR - 1; local and decay (B, segments, N, D).
+    Grid (blocks of 8 CR channels, segments, B), states n0 .. n0 + 4 NR - 1; local and decay (B, segments, D, N).
     """
     SB: tl.constexpr = 4 // CR
     E: tl.constexpr = NR * CR
@@ -62,13 +63,13 @@ def summarize_backward(
     z += i * T * D
     reset += i * T
     C += i * T * GN + group * N
-    rate = lane_tile(A2, first, end, n0, N, 1, N, NR, CR)
+    rate = lane_rates(A, first, end, n0, N, NR, CR)
     lane = tl.arange(0, 32)
     own, ahead = own_channel(CR)
     mine = first + own
     shift = tl.zeros([32], tl.float32)
     if BIAS:
-        shift = tl.load(bias + mine, mask=mine < end, other=0.0)
+        shift = fetch(bias + mine, mine < end)
     place_in_row = mine + ahead * D
     limit = tl.where(mine < end, stop - ahead, 0)
     n_in = n0 + lane % (4 * NR)
@@ -98,19 +99,24 @@ def summarize_backward(
         if Z:
             next_z = held(z, at, before, limit, US, SB, D)
         next_C = held(C, wide(before) * GN + place_in_states, before, limit_states, U // SN, SN, GN)
-        dt = sizes_of_steps(row_delta, shift, t, limit, SOFTPLUS, US, SB)
+        now_delta = numbers(row_delta, delta, US)
+        now_dy = numbers(row_dy, dy, US)
+        if Z:
+            now_z = numbers(row_z, z, US)
+        now_C = numbers(row_C, C, U // SN)
+        dt = sizes_of_steps(now_delta, shift, t, limit, SOFTPLUS, US, SB)
         slopes = ()
         for r in tl.static_range(US):
             total += dt[r]
             if Z:
-                slopes = slopes + (row_dy[r] * row_z[r] * sigmoid(row_z[r]),)
+                slopes = slopes + (now_dy[r] * now_z[r] * sigmoid(now_z[r]),)
             else:
-                slopes = slopes + (row_dy[r],)
+                slopes = slopes + (now_dy[r],)
         for s in tl.static_range(U - 1, -1, -1):
             if RESET:
                 unbroken = tl.where(starts(reset, t + s, stop, RESET), 0.0, unbroken)
             slots_slope = channel_slots(slopes, s, CR)
-            slots_C = state_slots(row_C, s, SN, NR, CR)
+            slots_C = state_slots(now_C, s, SN, NR, CR)
             decays = decays_of(rate, channel_slots(dt, s, CR), NR, CR)
             carried = ()
             for n in tl.static_range(NR):
@@ -131,27 +137,66 @@ def summarize_backward(
         for j in tl.static_range(CR):
             across = across + (tl.where(unbroken > 0.0, exp2(all_steps[j] * rate[n * CR + j]), 0.0),)
     here = (i * tl.num_programs(1) + part) * N * D
-    store_lane_tile(local + here, grad, first, end, n0, N, D, NR, CR)
-    store_lane_tile(decay + here, across, first, end, n0, N, D, NR, CR)
+    store_lane_tile(local + here, grad, first, end, n0, N, NR, CR)
+    store_lane_tile(decay + here, across, first, end, n0, N, NR, CR)
+
+
+@triton.jit(do_not_specialize=["blocks", "batch", "count"])
+def add_parts(
+    sums,
+    over_time,
+    dB,
+    dC,
+    dA,
+    dskip,
+    dbias,
+    blocks,
+    size,
+    batch,
+    count,
+    D: tl.constexpr,
+    N: tl.constexpr,
+    SKIP: tl.constexpr,
+    BIAS: tl.constexpr,
+    BLOCK: tl.constexpr,
+    NARROW: tl.constexpr,
+    AT_ONCE: tl.constexpr,
+):
+    """Parts to gradients, added in order: over_time (count, D N + 2 D), and sums (2, batch, blocks, size).
+
+    Grid: as many programs as the former has blocks of NARROW columns, then as many as dB and dC have of BLOCK.
+    """
+    WIDTH: tl.constexpr = D * N + 2 * D
+    few: tl.constexpr = (WIDTH + NARROW - 1) // NARROW
+    if tl.program_id(0) < few:
+        column = tl.program_id(0) * NARROW + tl.arange(0, NARROW)
+        column_sum = added(over_time, column, count, WIDTH, NARROW, AT_ONCE)
+        tl.store(dA + column, column_sum, mask=column < D * N)
+        if SKIP:
+            tl.store(dskip + column - D * N, column_sum, mask=(column >= D * N) & (column < D * N + D))
+        if BIAS:
+            tl.store(dbias + column - D * N - D, column_sum, mask=(column >= D * N + D) & (column < WIDTH))
+    else:
+        each = tl.cdiv(size, BLOCK)
+        task = tl.program_id(0) - few
+        i = (task // each).to(tl.int64)
+        x = task % each * BLOCK + tl.arange(0, BLOCK)
+        total = added(sums + i * blocks * size, x, blocks, size, BLOCK, AT_ONCE)
+        if i < batch:
+            tl.store(dB + i * size + x, total.to(dB.dtype.element_ty), mask=x < size)
+        else:
+            tl.store(dC + (i - batch) * size + x, total.to(dC.dtype.element_ty), mask=x < size)
 
 
 @triton.jit
-def add_parts(parts, dB, dC, blocks, size, BLOCK: tl.constexpr, AT_ONCE: tl.constexpr):
-    """parts (2, B, blocks, size) to dB and dC (B, size), added in order. Grid (blocks of `size`, B, 2)."""
-    i = tl.program_id(1).to(tl.int64)
-    which = tl.program_id(2)
-    x = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    parts += (which * tl.num_programs(1).to(tl.int64) + i) * blocks * size
+def added(parts, x, count, width, BLOCK: tl.constexpr, AT_ONCE: tl.constexpr):
+    """The sum over `count` rows, at columns x below `width`."""
     total = tl.zeros([BLOCK], tl.float32)
-    for block in range(0, blocks, AT_ONCE):
+    for row in range(0, count, AT_ONCE):
         some = ()
         for j in tl.static_range(AT_ONCE):
-            inside = (x < size) & (block + j < blocks)
-            some = some + (tl.load(parts + wide(block + j) * size + x, mask=inside, other=0.0),)
+            inside = (x < width) & (row + j < count)
+            some = some + (tl.load(parts + wide(row + j) * width + x, mask=inside, other=0.0),)
         for j in tl.static_range(AT_ONCE):
             total += some[j]
-    at = i * size + x
-    if which == 0:
-        tl.store(dB + at, total.to(dB.dtype.element_ty), mask=x < size)
-    else:
-        tl.store(dC + at, total.to(dC.dtype.element_ty), mask=x < size)
+    return total

@@ -5,18 +5,21 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from ssmfin_kernels.selective_scan.triton_lanes import swap
 from ssmfin_kernels.selective_scan.triton_parts import exp2, place, wide
 from ssmfin_kernels.selective_scan.triton_quads import (
     advance,
     finish,
     keep,
     prefetch_quads,
+    rates,
     read,
     states,
     store_quads,
     store_states,
     vector,
     words,
+    zeros,
 )
 
 
@@ -24,7 +27,7 @@ from ssmfin_kernels.selective_scan.triton_quads import (
 def forward(
     u,
     delta,
-    A2,
+    A,
     B,
     C,
     skip,
@@ -42,6 +45,7 @@ def forward(
     D: tl.constexpr,
     G: tl.constexpr,
     N: tl.constexpr,
+    START: tl.constexpr,
     SKIP: tl.constexpr,
     Z: tl.constexpr,
     BIAS: tl.constexpr,
@@ -79,8 +83,11 @@ def forward(
     y += i * T * D
     ungated += i * T * D
     kept += (i * chunks * G + group) * ROW + tl.program_id(0) % (tl.num_programs(0) // G) * (R * S * NL * 32)
-    rate = states(A2, first, end, N, R, S, NL)
-    h = states(start + (i * tl.num_programs(1) + part) * D * N, first, end, N, R, S, NL)
+    rate = rates(A, first, end, N, R, S, NL)
+    if START:
+        h = states(start + (i * tl.num_programs(1) + part) * D * N, first, end, N, R, S, NL)
+    else:
+        h = zeros(R * S * NL)
     shift = vector(bias, first, end, BIAS, R)
     weight = vector(skip, first, end, SKIP, R)
 
@@ -130,7 +137,7 @@ def forward(
 def summarize_forward(
     u,
     delta,
-    A2,
+    A,
     B,
     bias,
     reset,
@@ -160,14 +167,10 @@ def summarize_forward(
     stop = tl.minimum(t0 + segment, T)
     rows_B = words(B, P) + (i * T * G + group) * (N // P)
     memory = (u + i * T * D, delta + i * T * D, u, reset + i * T, B, B, rows_B, rows_B)
-    rate = states(A2, first, end, N, R, S, NL)
+    rate = rates(A, first, end, N, R, S, NL)
     shift = vector(bias, first, end, BIAS, R)
-    h = ()
-    total = ()
-    for _r in tl.static_range(R):
-        total = total + (tl.zeros([32], tl.float32),)
-        for _k in tl.static_range(S * NL):
-            h = h + (tl.zeros([32], tl.float32),)
+    h = zeros(R * S * NL)
+    total = zeros(R)
     broken = tl.zeros([32], tl.int32)
 
     prefetch_quads(memory, first, end, t0, stop, D, G, N, False, False, R, P, AHEAD)
@@ -208,8 +211,8 @@ def summarize_forward(
     broken |= tl.gather(broken, lane ^ 2, 0)
     across = ()
     for r in tl.static_range(R):
-        length = total[r] + tl.gather(total[r], lane ^ 1, 0)
-        length += tl.gather(length, lane ^ 2, 0)
+        length = total[r] + swap(total[r], 1)
+        length += swap(length, 2)
         for k in tl.static_range(S * NL):
             across = across + (tl.where(broken != 0, 0.0, exp2(length * rate[r * S * NL + k])),)
     at = (i * tl.num_programs(1) + part) * D * N
@@ -227,13 +230,24 @@ def add(totals, more, R: tl.constexpr):
 
 @triton.jit
 def combine(
-    local, decay, edge, carry, segments, size, REVERSE: tl.constexpr, BLOCK: tl.constexpr, AT_ONCE: tl.constexpr
+    local,
+    decay,
+    edge,
+    carry,
+    segments,
+    size,
+    EDGE: tl.constexpr,
+    REVERSE: tl.constexpr,
+    BLOCK: tl.constexpr,
+    AT_ONCE: tl.constexpr,
 ):
-    """carry, (B, segments, size): what enters each segment, from `edge` (B, size) on; in reverse from the last."""
+    """carry, (B, segments, size): what enters each segment, from `edge` (B, size) or zero on; in reverse the last."""
     i = tl.program_id(1).to(tl.int64)
     x = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     inside = x < size
-    value = tl.load(edge + i * size + x, mask=inside, other=0.0)
+    value = tl.zeros([BLOCK], tl.float32)
+    if EDGE:
+        value = tl.load(edge + i * size + x, mask=inside, other=0.0)
     for step in range(0, segments, AT_ONCE):
         factors = ()
         terms = ()

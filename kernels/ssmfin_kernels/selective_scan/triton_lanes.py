@@ -1,8 +1,8 @@
 """Owns how the 32 lanes of a warp share a tile of states, and how they exchange numbers, in the backward kernels.
 
-Every tensor here is (32,), one number a lane, so that the layout is ours and not the compiler's. A program is one warp
-and owns 4 NR states of 8 CR channels, NR x CR of them in each lane's registers: NR and CR are the slots. Lane l has
-place a of 4 among the states and place k of 8 among the channels, l = a % CR + CR k + 8 CR (a // CR), and
+Every tensor here is (32,), one number a lane, so that the layout is ours and not the compiler's; or (32 W,) for W
+warps. A warp owns 4 NR states of 8 CR channels, NR x CR of them in each lane's registers: NR and CR are the slots.
+Lane l has place a of 4 among the states and place k of 8 among the channels, l = a % CR + CR k + 8 CR (a // CR), and
 
     slot i is state 4-block a, NR a + (i xor k % NR)          slot j is channel (l % 8 CR) xor j
 
@@ -19,17 +19,23 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from ssmfin_kernels.selective_scan.triton_parts import INTERPRETED
+from ssmfin_kernels.selective_scan.triton_memory import fetch, fetch_all, put
+from ssmfin_kernels.selective_scan.triton_parts import INTERPRETED, LOG2_E
+
+
+@triton.jit
+def lanes(W: tl.constexpr):
+    """The lane of each of the 32 W numbers of a tensor, W warps."""
+    return tl.arange(0, 32 * W) % 32
 
 
 @triton.jit
 def swap(x, MASK: tl.constexpr):
     """x of the lane whose number differs in the bits of MASK."""
-    lane = tl.arange(0, 32)
     if INTERPRETED:
-        return tl.gather(x, lane ^ MASK, 0)
+        return tl.gather(x, tl.arange(0, x.shape[0]) ^ MASK, 0)
     else:
-        mask = tl.full([32], MASK, tl.int32)
+        mask = tl.full(x.shape, MASK, tl.int32)
         return tl.inline_asm_elementwise(
             "shfl.sync.bfly.b32 $0, $1, $2, 31, -1;", "=f,f,r", [x, mask], tl.float32, True, 1
         )
@@ -39,7 +45,7 @@ def swap(x, MASK: tl.constexpr):
 def pick(x, source):
     """x of the lane `source`."""
     if INTERPRETED:
-        return tl.gather(x, source, 0)
+        return tl.gather(x, tl.arange(0, x.shape[0]) // 32 * 32 + source, 0)
     else:
         return tl.inline_asm_elementwise(
             "shfl.sync.idx.b32 $0, $1, $2, 31, -1;", "=f,f,r", [x, source], tl.float32, True, 1
@@ -72,9 +78,9 @@ def over_states(slots, CR: tl.constexpr):
 
 
 @triton.jit
-def over_steps(sums, CR: tl.constexpr):
+def over_steps(sums, CR: tl.constexpr, W: tl.constexpr = 1):
     """The sum of the lane's own step, out of those of SB steps that `over_states` gave, now over all states."""
-    lane = tl.arange(0, 32)
+    lane = lanes(W)
     if CR == 1:
         upper = lane // 16 == 1
         sums = (fold_choice(sums[0], sums[2], upper, 16), fold_choice(sums[1], sums[3], upper, 16))
@@ -85,9 +91,9 @@ def over_steps(sums, CR: tl.constexpr):
 
 
 @triton.jit
-def over_channels(first, second, NR: tl.constexpr, CR: tl.constexpr):
+def over_channels(first, second, NR: tl.constexpr, CR: tl.constexpr, W: tl.constexpr = 1):
     """One sum a lane, of state NR a + k % NR over all channels: of `first` where k // NR is even, else of `second`."""
-    lane = tl.arange(0, 32)
+    lane = lanes(W)
     if NR > 1:
         first = fold(first, NR, CR)
         second = fold(second, NR, CR)
@@ -103,24 +109,24 @@ def over_channels(first, second, NR: tl.constexpr, CR: tl.constexpr):
 
 
 @triton.jit
-def own_channel(CR: tl.constexpr):
+def own_channel(CR: tl.constexpr, W: tl.constexpr = 1):
     """The channel, and the step among SB, whose numbers this lane holds."""
-    lane = tl.arange(0, 32)
+    lane = lanes(W)
     return lane % (8 * CR), lane // (8 * CR)
 
 
 @triton.jit
-def state_of(i, NR: tl.constexpr, CR: tl.constexpr):
+def state_of(i, NR: tl.constexpr, CR: tl.constexpr, W: tl.constexpr = 1):
     """The state in slot i."""
-    lane = tl.arange(0, 32)
+    lane = lanes(W)
     a = lane % CR + CR * (lane // (8 * CR))
     return a * NR + ((lane // CR) % NR ^ i)
 
 
 @triton.jit
-def channel_slots(held, s: tl.constexpr, CR: tl.constexpr):
+def channel_slots(held, s: tl.constexpr, CR: tl.constexpr, W: tl.constexpr = 1):
     """The numbers of step s for CR slots, out of registers that hold 4 // CR steps each."""
-    lane = tl.arange(0, 32)
+    lane = lanes(W)
     SB: tl.constexpr = 4 // CR
     slots = ()
     for j in tl.static_range(CR):
@@ -129,57 +135,77 @@ def channel_slots(held, s: tl.constexpr, CR: tl.constexpr):
 
 
 @triton.jit
-def state_slots(held, s: tl.constexpr, SN: tl.constexpr, NR: tl.constexpr, CR: tl.constexpr):
+def state_slots(held, s: tl.constexpr, SN: tl.constexpr, NR: tl.constexpr, CR: tl.constexpr, W: tl.constexpr = 1):
     """The row of B or C of step s for NR slots, out of registers that hold SN steps each."""
     slots = ()
     for i in tl.static_range(NR):
-        slots = slots + (pick(held[s // SN], state_of(i, NR, CR) + 4 * NR * (s % SN)),)
+        slots = slots + (pick(held[s // SN], state_of(i, NR, CR, W) + 4 * NR * (s % SN)),)
     return slots
 
 
 @triton.jit
 def held(ptr, at, t, limit, COUNT: tl.constexpr, SPAN: tl.constexpr, STRIDE: tl.constexpr):
-    """COUNT registers of SPAN steps each, float32, from step t on, which the lane has `at`; zero from its limit on."""
+    """COUNT registers of SPAN steps each, for `numbers`, from step t on, `at` for the lane; zero from its limit on."""
     values = ()
     for r in tl.static_range(COUNT):
-        values = values + (tl.load(ptr + at + r * SPAN * STRIDE, mask=t + r * SPAN < limit, other=0.0).to(tl.float32),)
+        values = values + (fetch(ptr + at + r * SPAN * STRIDE, t + r * SPAN < limit),)
     return values
 
 
 @triton.jit
-def lane_tile(ptr, first, end, n0, N, stride_n, stride_d, NR: tl.constexpr, CR: tl.constexpr):
-    """The lane's numbers of a matrix of states, slot i of states and j of channels at i CR + j."""
-    own, _ = own_channel(CR)
+def lane_tile(ptr, first, end, n0, N, NR: tl.constexpr, CR: tl.constexpr, W: tl.constexpr = 1):
+    """The lane's numbers of a matrix (D, N), slot i of states and j of channels at i CR + j."""
+    own, _ = own_channel(CR, W)
     values = ()
     for i in tl.static_range(NR):
         for j in tl.static_range(CR):
-            n = n0 + state_of(i, NR, CR)
+            n = n0 + state_of(i, NR, CR, W)
             d = first + (own ^ j)
-            values = values + (tl.load(ptr + n * stride_n + d * stride_d, mask=(n < N) & (d < end), other=0.0),)
+            values = values + (fetch(ptr + d * N + n, (n < N) & (d < end)),)
+    return values
+
+
+@triton.jit
+def lane_rates(A, first, end, n0, N, NR: tl.constexpr, CR: tl.constexpr, W: tl.constexpr = 1):
+    """A log2(e), as `lane_tile` has it."""
+    values = ()
+    A = lane_tile(A, first, end, n0, N, NR, CR, W)
+    for e in tl.static_range(NR * CR):
+        values = values + (A[e] * LOG2_E,)
     return values
 
 
 @triton.jit
 def lane_states(
-    ptr, first, end, begin, n0, N: tl.constexpr, NL: tl.constexpr, S: tl.constexpr, NR: tl.constexpr, CR: tl.constexpr
+    ptr,
+    first,
+    end,
+    begin,
+    n0,
+    N: tl.constexpr,
+    NL: tl.constexpr,
+    S: tl.constexpr,
+    NR: tl.constexpr,
+    CR: tl.constexpr,
+    W: tl.constexpr = 1,
 ):
     """The lane's numbers of states that `triton_quads.keep` wrote; past the last state or channel those of the last."""
-    own, _ = own_channel(CR)
+    own, _ = own_channel(CR, W)
     values = ()
     for i in tl.static_range(NR):
         for j in tl.static_range(CR):
-            n = tl.minimum(n0 + state_of(i, NR, CR), N - 1)
+            n = tl.minimum(n0 + state_of(i, NR, CR, W), N - 1)
             d = tl.minimum(first + (own ^ j), end - 1) - begin
             tile = d // 8 * (S * NL) + n // (4 * NL) * NL + n % NL
-            values = values + (tl.load(ptr + (tile * 32 + d % 8 * 4 + n // NL % 4)),)
+            values = values + (fetch_all(ptr + (tile * 32 + d % 8 * 4 + n // NL % 4)),)
     return values
 
 
 @triton.jit
-def store_lane_tile(ptr, values, first, end, n0, N, stride_n, NR: tl.constexpr, CR: tl.constexpr):
-    own, _ = own_channel(CR)
+def store_lane_tile(ptr, values, first, end, n0, N, NR: tl.constexpr, CR: tl.constexpr, W: tl.constexpr = 1):
+    own, _ = own_channel(CR, W)
     for i in tl.static_range(NR):
         for j in tl.static_range(CR):
-            n = n0 + state_of(i, NR, CR)
+            n = n0 + state_of(i, NR, CR, W)
             d = first + (own ^ j)
-            tl.store(ptr + n * stride_n + d, values[i * CR + j], mask=(n < N) & (d < end))
+            put(ptr + d * N + n, values[i * CR + j], (n < N) & (d < end))

@@ -1,7 +1,9 @@
 """Owns the parts that the Triton kernels of the selective scan share, and how they cut the work up.
 
-A program is one warp and owns one sequence, a segment of time and a block of channels; `triton_quads.py` (forwards) and
-`triton_lanes.py` (backwards) say which lane holds what.
+A program owns one sequence, a segment of time and a block of channels; `triton_quads.py` (forwards) and
+`triton_lanes.py` (backwards) say which lane of a warp holds what. There are two forms: `triton_forward.py` and
+`triton_backward.py`, a warp a program, take everything; the kernels named ring, four warps a program, take what
+`segments.ring_fits` says (`triton_ring.py`), with the same layout of everything in memory.
 
 Time runs in order inside a segment, several steps at a time whose rows are asked for well before they are used. Where
 sequences x channels cannot fill the chip, time is split: `summarize_*` runs each segment from zero, `combine` chains
@@ -104,11 +106,13 @@ def prefetch(at):
 
 
 @triton.jit
-def prefetch_rows(ptr, start, stop, first, end, STRIDE: tl.constexpr, WIDTH: tl.constexpr, COUNT: tl.constexpr):
+def prefetch_rows(
+    ptr, start, stop, first, end, STRIDE: tl.constexpr, WIDTH: tl.constexpr, COUNT: tl.constexpr, W: tl.constexpr = 1
+):
     """Prefetch COUNT rows from `start` on, columns first .. first + WIDTH - 1; one lane asks for 32 bytes."""
-    lane = tl.arange(0, 32)
+    lane = tl.arange(0, 32 * W)
     SECTORS: tl.constexpr = (WIDTH * ptr.dtype.element_ty.primitive_bitwidth + 255) // 256
     column = tl.minimum(first + lane % SECTORS * (WIDTH // SECTORS), end - 1)
-    for r in tl.static_range((COUNT * SECTORS + 31) // 32):
-        row = tl.minimum(start + (r * 32 + lane) // SECTORS, stop - 1)
+    for r in tl.static_range((COUNT * SECTORS + 32 * W - 1) // (32 * W)):
+        row = tl.minimum(start + (r * 32 * W + lane) // SECTORS, stop - 1)
         prefetch(ptr + (wide(row) * STRIDE + column))

@@ -1,11 +1,11 @@
 """Owns four steps of the selective scan at once: which lane of a warp holds which state, step and channel, forwards.
 
-A program is one warp and owns 8 channels (R times 8), each by four lanes: lane l has channel l // 4, place j = l % 4.
-Every tensor here is (32,), one number a lane. The four lanes share two jobs. For the recurrence they divide the
-states: lane j holds states NL j .. NL j + NL - 1, and as many of each further 4 NL. For everything that has no state
-(step size, gate, skip, memory) they divide the time: a quad is four steps of 8 channels, lane j holding step j, so that
-no lane repeats another's softplus. `spread` hands a step's number from its lane to all four; `fold` adds what four
-lanes have of each of four steps, and leaves step j with lane j.
+A warp owns 8 channels (R times 8), each by four lanes: lane l has channel l // 4, place j = l % 4. Every tensor here is
+(32,), one number a lane, or (32 W,) for W warps, each with a `first` channel of its own. The four lanes share two jobs.
+For the recurrence they divide the states: lane j holds states NL j .. NL j + NL - 1, and as many of each further 4 NL.
+For everything that has no state (step size, gate, skip, memory) they divide the time: a quad is four steps of 8
+channels, lane j holding step j, so that no lane repeats another's softplus. `spread` hands a step's number from its
+lane to all four; `fold` adds what four lanes have of each of four steps, and leaves step j with lane j.
 
 Rows of B and C are the same for all channels. A warp reads four of them as one block, whole lines of memory, a word a
 lane, so that a block costs few registers and can be asked for long before it is needed; `row` hands the words out. A
@@ -22,24 +22,26 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from ssmfin_kernels.selective_scan.triton_parts import exp2, prefetch_rows, sigmoid, softplus, wide
+from ssmfin_kernels.selective_scan.triton_lanes import lanes, pick, swap
+from ssmfin_kernels.selective_scan.triton_memory import fetch, fetch_all, number, put, put_all
+from ssmfin_kernels.selective_scan.triton_parts import LOG2_E, exp2, prefetch_rows, sigmoid, softplus, wide
 
 
 @triton.jit
 def spread(quad, s):
     """The number of step s, in all four lanes of a channel."""
-    return tl.gather(quad, tl.arange(0, 32) // 4 * 4 + s, 0)
+    return pick(quad, tl.arange(0, quad.shape[0]) % 32 // 4 * 4 + s)
 
 
 @triton.jit
 def fold(a, b, c, d):
     """The quad whose steps are the sums over the four lanes of each of four tensors."""
-    lane = tl.arange(0, 32)
+    lane = tl.arange(0, a.shape[0])
     odd = (lane & 1) == 1
     high = (lane & 2) == 2
-    first = tl.where(odd, b, a) + tl.gather(tl.where(odd, a, b), lane ^ 1, 0)
-    second = tl.where(odd, d, c) + tl.gather(tl.where(odd, c, d), lane ^ 1, 0)
-    return tl.where(high, second, first) + tl.gather(tl.where(high, first, second), lane ^ 2, 0)
+    first = tl.where(odd, b, a) + swap(tl.where(odd, a, b), 1)
+    second = tl.where(odd, d, c) + swap(tl.where(odd, c, d), 1)
+    return tl.where(high, second, first) + swap(tl.where(high, first, second), 2)
 
 
 @triton.jit
@@ -52,55 +54,61 @@ def words(ptr, P: tl.constexpr):
 
 
 @triton.jit
-def number(word, half, like):
-    """Number `half` of a word, in float32; `like` points to such numbers."""
-    if word.dtype == tl.int32:
-        if like.dtype.element_ty == tl.bfloat16:
-            return ((word << (16 - 16 * half)) & -65536).to(tl.float32, bitcast=True)
-        else:
-            return (word >> (16 * half)).to(tl.int16).to(tl.float16, bitcast=True).to(tl.float32)
-    else:
-        return word.to(tl.float32)
-
-
-@triton.jit
-def channel(first, end, r):
+def channel(first, end, r, W: tl.constexpr = 1):
     """The lane's channel of tile r."""
-    return tl.minimum(first + 8 * r + tl.arange(0, 32) // 4, end - 1)
+    return tl.minimum(first + 8 * r + lanes(W) // 4, end - 1)
 
 
 @triton.jit
-def stored(first, end, r):
+def stored(first, end, r, W: tl.constexpr = 1):
     """Whether the lane's channel of tile r is one."""
-    return first + 8 * r + tl.arange(0, 32) // 4 < end
+    return first + 8 * r + lanes(W) // 4 < end
 
 
 @triton.jit
-def vector(ptr, first, end, GIVEN: tl.constexpr, R: tl.constexpr):
+def vector(ptr, first, end, GIVEN: tl.constexpr, R: tl.constexpr, W: tl.constexpr = 1):
     """R quads of a vector of channels, zero where there is none."""
     quads = ()
     for r in tl.static_range(R):
         if GIVEN:
-            quads = quads + (tl.load(ptr + channel(first, end, r)),)
+            quads = quads + (fetch_all(ptr + channel(first, end, r, W)),)
         else:
-            quads = quads + (tl.zeros([32], tl.float32),)
+            quads = quads + (tl.zeros([32 * W], tl.float32),)
     return quads
 
 
 @triton.jit
-def state(k, NL: tl.constexpr):
+def state(k, NL: tl.constexpr, W: tl.constexpr = 1):
     """The lane's state of tile k."""
-    return k // NL * 4 * NL + NL * (tl.arange(0, 32) % 4) + k % NL
+    return k // NL * 4 * NL + NL * (lanes(W) % 4) + k % NL
 
 
 @triton.jit
-def states(ptr, first, end, N: tl.constexpr, R: tl.constexpr, S: tl.constexpr, NL: tl.constexpr):
+def states(ptr, first, end, N: tl.constexpr, R: tl.constexpr, S: tl.constexpr, NL: tl.constexpr, W: tl.constexpr = 1):
     """R x S NL tiles of a matrix (D, N); states past the last are zero, and stay so."""
     tiles = ()
     for r in tl.static_range(R):
         for k in tl.static_range(S * NL):
-            n = state(k, NL)
-            tiles = tiles + (tl.load(ptr + channel(first, end, r) * N + n, mask=n < N, other=0.0),)
+            n = state(k, NL, W)
+            tiles = tiles + (fetch(ptr + channel(first, end, r, W) * N + n, n < N),)
+    return tiles
+
+
+@triton.jit
+def rates(A, first, end, N: tl.constexpr, R: tl.constexpr, S: tl.constexpr, NL: tl.constexpr, W: tl.constexpr = 1):
+    """A log2(e), as `states` has it: the decay is then one exp2."""
+    A = states(A, first, end, N, R, S, NL, W)
+    tiles = ()
+    for e in tl.static_range(R * S * NL):
+        tiles = tiles + (A[e] * LOG2_E,)
+    return tiles
+
+
+@triton.jit
+def zeros(COUNT: tl.constexpr, W: tl.constexpr = 1):
+    tiles = ()
+    for _ in tl.static_range(COUNT):
+        tiles = tiles + (tl.zeros([32 * W], tl.float32),)
     return tiles
 
 
@@ -116,30 +124,43 @@ def store_states(
     R: tl.constexpr,
     S: tl.constexpr,
     NL: tl.constexpr,
+    W: tl.constexpr = 1,
 ):
     for r in tl.static_range(R):
         for k in tl.static_range(S * NL):
-            n = state(k, NL)
-            at = ptr + n * STRIDE_N + channel(first, end, r) * STRIDE_D
-            tl.store(at, tiles[r * S * NL + k], mask=stored(first, end, r) & (n < N))
+            n = state(k, NL, W)
+            at = ptr + n * STRIDE_N + channel(first, end, r, W) * STRIDE_D
+            put(at, tiles[r * S * NL + k], stored(first, end, r, W) & (n < N))
 
 
 @triton.jit
 def keep(ptr, tiles, COUNT: tl.constexpr):
     """For the backward pass: tiles as they are, whole lines of memory, (8 channels, state tile, lane)."""
     for e in tl.static_range(COUNT):
-        tl.store(ptr + (e * 32 + tl.arange(0, 32)), tiles[e])
+        put_all(ptr + (e * 32 + tl.arange(0, 32)), tiles[e])
 
 
 @triton.jit
-def store_quads(ptr, quads, first, end, t, v, stop, D: tl.constexpr, R: tl.constexpr, TAIL: tl.constexpr):
-    step = tl.arange(0, 32) % 4
+def store_quads(
+    ptr,
+    quads,
+    first,
+    end,
+    t,
+    v,
+    stop,
+    D: tl.constexpr,
+    R: tl.constexpr,
+    TAIL: tl.constexpr,
+    W: tl.constexpr = 1,
+):
+    step = lanes(W) % 4
     base = ptr + wide(t) * D + 4 * v * D
     for r in tl.static_range(R):
-        inside = stored(first, end, r)
+        inside = stored(first, end, r, W)
         if TAIL:
             inside = inside & (t + 4 * v + step < stop)
-        tl.store(base + (step * D + channel(first, end, r)), quads[r].to(ptr.dtype.element_ty), mask=inside)
+        put(base + (step * D + channel(first, end, r, W)), quads[r], inside)
 
 
 @triton.jit
@@ -168,9 +189,9 @@ def wide_quads(
         for r in tl.static_range(R):
             at = base + (step * D + channel(first, end, r)) // Q
             if TAIL:
-                quads = quads + (tl.load(at, mask=t + 4 * v + step < stop, other=0),)
+                quads = quads + (fetch(at, t + 4 * v + step < stop),)
             else:
-                quads = quads + (tl.load(at),)
+                quads = quads + (fetch_all(at),)
     return quads
 
 
@@ -195,12 +216,12 @@ def blocks(
             at = base + (place // PITCH * STRIDE + place % PITCH)
             if TAIL:
                 inside = (place % PITCH < WORDS) & (place < 4 * PITCH) & (t + 4 * v + place // PITCH < stop)
-                registers = registers + (tl.load(at, mask=inside, other=0),)
+                registers = registers + (fetch(at, inside),)
             elif WORDS == PITCH and PITCH >= 8:
-                registers = registers + (tl.load(at),)
+                registers = registers + (fetch_all(at),)
             else:
                 inside = (place % PITCH < WORDS) & (place < 4 * PITCH)
-                registers = registers + (tl.load(at, mask=inside, other=0),)
+                registers = registers + (fetch(at, inside),)
     return registers
 
 
@@ -239,7 +260,7 @@ def read(
     fresh = ()
     if RESET:
         step = t + 4 * v + tl.arange(0, 32) % 4
-        fresh = (tl.load(memory[3] + step, mask=step < stop, other=0).to(tl.int32),)
+        fresh = (fetch(memory[3] + step, step < stop).to(tl.int32),)
     PITCH: tl.constexpr = 4 * (NL // P) * triton.next_power_of_2(S)
     return (
         wide_quads(memory[0], first, end, t, v, stop, True, D, R, Q, TAIL),
@@ -361,13 +382,23 @@ def advance(
 
 @triton.jit
 def finish(
-    outs, rows, memory, weight, first, end, SKIP: tl.constexpr, Z: tl.constexpr, R: tl.constexpr, Q: tl.constexpr
+    outs,
+    rows,
+    memory,
+    weight,
+    first,
+    end,
+    SKIP: tl.constexpr,
+    Z: tl.constexpr,
+    R: tl.constexpr,
+    Q: tl.constexpr,
+    W: tl.constexpr = 1,
 ):
     """R quads of y before its gate, and of y."""
     plain = ()
     gated = ()
     for r in tl.static_range(R):
-        half = channel(first, end, r) % Q
+        half = channel(first, end, r, W) % Q
         out = outs[r]
         if SKIP:
             out += weight[r] * number(rows[0][r], half, memory[0])

@@ -72,6 +72,7 @@ def retreat(
     dt,
     NR: tl.constexpr,
     CR: tl.constexpr,
+    W: tl.constexpr = 1,
 ):
     """One step back: h = decays start + x B, y = C h, slope the gradient of y, grad what comes from later steps.
 
@@ -85,11 +86,11 @@ def retreat(
     by_input = ()
     by_decay = ()
     for _ in tl.static_range(CR):
-        by_input = by_input + (tl.zeros([32], tl.float32),)
-        by_decay = by_decay + (tl.zeros([32], tl.float32),)
+        by_input = by_input + (tl.zeros([32 * W], tl.float32),)
+        by_decay = by_decay + (tl.zeros([32 * W], tl.float32),)
     for i in tl.static_range(NR):
-        part_B = tl.zeros([32], tl.float32)
-        part_C = tl.zeros([32], tl.float32)
+        part_B = tl.zeros([32 * W], tl.float32)
+        part_C = tl.zeros([32 * W], tl.float32)
         inputs = ()
         exponents = ()
         for j in tl.static_range(CR):

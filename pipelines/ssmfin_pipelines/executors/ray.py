@@ -8,6 +8,7 @@ packages. An actor takes one CPU of the cluster and no GPU of its own: those it 
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import pickle
 import sys
@@ -130,7 +131,7 @@ def _cluster(workers: int) -> Iterator[Any]:
     try:
         ray.init(
             address=address or "local",
-            logging_level="ERROR",
+            logging_level=logging.ERROR,
             log_to_driver=False,  # what libraries print is in Ray's own logs
             runtime_env={"env_vars": {"PYTHONPATH": paths}},
             **size,

@@ -54,6 +54,15 @@ def test_agrees_in_every_type(dtype: torch.dtype) -> None:
     assert_agrees(fast, naive, arguments)
 
 
+def test_gradient_of_one_result_alone() -> None:
+    x = draw(1, 7, 3, 4)
+    assert_agrees(lambda **x: fast(**x)[0], lambda **x: naive(**x)[0], x)
+    (found,), (exact,) = (
+        torch.autograd.grad(run(x["x"].requires_grad_(), x["weight"])[1].sum(), x["x"]) for run in (fast, naive)
+    )
+    assert torch.equal(found, exact)
+
+
 @pytest.mark.parametrize("B, D", [(1, 1), (5, 1), (3, 33), (1, 1300)])
 def test_agrees_for_odd_widths_and_blocks_of_channels(B: int, D: int) -> None:
     assert_agrees(fast, naive, {**draw(B, 9, D, 4), "activation": "silu"})

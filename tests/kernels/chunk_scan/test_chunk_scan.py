@@ -219,6 +219,15 @@ def test_autocast_mixes_types() -> None:
     assert_close("y", y, exact, TOLERANCE[torch.bfloat16])
 
 
+def test_autocast_leaves_the_products_in_single_precision() -> None:
+    call = arguments(130, dtype=torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = values_and_gradients(FAST, call)
+    for one, other in zip(found, values_and_gradients(FAST, call), strict=True):
+        for name in other:
+            assert torch.equal(one[name], other[name]), name
+
+
 def test_float64_on_a_gpu_is_computed_in_plain_torch_and_refused_where_triton_is_forced(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -269,10 +269,10 @@ def test_cpu_equals_naive_on_long_series(T):
 
 
 @pytest.mark.parametrize(
-    "N, P, T, B", [(1, 1, 257, 33), (1, 1, 515, 41), (2, 1, 139, 7), (2, 1, 256, 32), (3, 2, 69, 1)]
+    "N, P, T, B", [(1, 1, 257, 33), (1, 1, 515, 41), (2, 1, 139, 7), (2, 1, 256, 32), (3, 2, 69, 1), (2, 1, 1000, 70)]
 )
 def test_every_step_of_every_tile_and_lane_reaches_memory(N, P, T, B):
-    """Tiles that end within the series, lines of memory that straddle series, blocks of few lanes."""
+    """Tiles that end within the series, lines of memory that straddle series or do not (the last), few lanes."""
     problem = prepare(random_y(T, B, T, P), random_model(N, B, T, N, P, diffuse=1), None)
     for name, a, b in zip(Moments_fields, cpu.kalman_filter(problem), naive.kalman_filter(problem), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-8, equal_nan=True, msg=lambda m, n=name: n + m)
@@ -387,6 +387,34 @@ def test_series_do_not_touch_each_other():
     assert torch.equal(clean.log_likelihood[others], spoiled.log_likelihood[others])
     assert float(spoiled.log_likelihood[4]) == 0
     assert not math.isfinite(float(spoiled.log_likelihood[3]))
+
+
+@pytest.mark.parametrize("N, P", [(1, 1), (2, 1), (3, 2)])
+def test_likelihood_alone_has_the_same_bits_beside_a_neighbour_that_stays_diffuse(N, P):
+    model, y = random_model(9, 8, 600, N, P, diffuse=1), random_y(9, 8, 600, P)
+    clean = kalman_log_likelihood(y, model, backend="cpu")
+    y[3] = torch.nan  # the whole block takes the diffuse code at every step
+    spoiled = kalman_log_likelihood(y, model, backend="cpu")
+    others = [b for b in range(8) if b != 3]
+    assert torch.equal(clean[others], spoiled[others])
+    assert float(spoiled[3]) == 0
+
+
+@pytest.mark.parametrize("scale", [1e-70, 1e70])
+@pytest.mark.parametrize("N, P", [(1, 1), (2, 1), (2, 3)])
+def test_likelihood_of_extreme_variances_neither_overflows_nor_vanishes(N, P, scale):
+    y = random_y(10, 3, 1100, P, missing=0.1)
+    model = random_model(10, 3, 1100, N, P)
+    zero = {"initial_mean": None, "state_intercept": None, "observation_intercept": None}
+    model = model._replace(**zero)
+    large = model._replace(
+        process_covariance=model.process_covariance * scale**2,
+        observation_covariance=model.observation_covariance * scale**2,
+        initial_covariance=model.initial_covariance * scale**2,
+    )
+    usual, moved = kalman_log_likelihood(y, model, backend="naive"), math.log(scale) * (~y.isnan()).double().sum((1, 2))
+    got = kalman_log_likelihood(y * scale, large, backend="cpu")
+    torch.testing.assert_close(got, usual - moved, rtol=1e-11, atol=0)
 
 
 def test_observation_without_variance_carries_no_information():

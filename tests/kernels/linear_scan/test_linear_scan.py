@@ -52,6 +52,11 @@ def test_agrees_for_odd_widths_and_blocks_of_channels(B: int, D: int) -> None:
     assert_agrees(fast, naive, draw(B, 9, D))
 
 
+@pytest.mark.parametrize("result", [0, 1])
+def test_gradient_of_one_result_alone(result: int) -> None:
+    assert_agrees(lambda **x: fast(**x)[result], lambda **x: naive(**x)[result], draw(2, 11, 3))
+
+
 def test_agrees_for_strided_arguments() -> None:
     arguments = {name: strided(value) for name, value in draw(2, 31, 5).items()}
     assert not arguments["a"].is_contiguous()

@@ -33,6 +33,12 @@ naive = functools.partial(linear_scan, backend="naive")
 def small_tiles(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Tiles of 8 steps and 4 channels, alone or in groups of two, so that short sequences cross every edge."""
     monkeypatch.setattr(gpu, "_TILES", dict.fromkeys(gpu._TILES, gpu.Tile(4, 2, 4, 1)))
+    # blocks of 8 real numbers are awaited in halves here, as those of 64 are on a GPU
+    chains = {
+        key: (gpu.Tile(4, 2, 8, 1), gpu.Tile(4, 2, 4, 1, tiles[0].prefetch))[key[0] != "single" :]
+        for key, tiles in gpu._CHAINS.items()
+    }
+    monkeypatch.setattr(gpu, "_CHAINS", chains)
     monkeypatch.setattr(gpu, "_GROUP", 2)
     monkeypatch.setattr(gpu, "_MANY", 0 if request.param == "chain" else 10**9)
     return
@@ -58,6 +64,20 @@ def test_agrees_in_every_type_without_reset(dtype: torch.dtype, reverse: bool) -
     assert_agrees(fast, naive, arguments)
     del arguments["initial_state"]
     assert_agrees(fast, naive, arguments)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.complex64, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("packed", [False, True])
+def test_agrees_where_rows_are_whole_words(dtype: torch.dtype, packed: bool) -> None:
+    # half precision goes in pairs here, and chains have tiles of their own
+    reset = random_reset(2, 27) if packed else None
+    for reverse in (False, True):
+        assert_agrees(fast, naive, {**draw(2, 27, 32, dtype), "reset": reset, "reverse": reverse})
+
+
+@pytest.mark.parametrize("result", [0, 1])
+def test_gradient_of_one_result_alone(result: int) -> None:
+    assert_agrees(lambda **x: fast(**x)[result], lambda **x: naive(**x)[result], draw(1, 11, 3))
 
 
 def test_complex_with_reset() -> None:
@@ -119,6 +139,7 @@ def test_rows_that_are_not_whole_words_get_short_tiles(
     recorder = Recorder()
     monkeypatch.setattr(gpu, "look_back_kernel", recorder)
     monkeypatch.setattr(gpu, "_TILES", dict.fromkeys(gpu._TILES, gpu.Tile(16, 20, 32, 4)))
+    monkeypatch.setattr(gpu, "_CHAINS", dict.fromkeys(gpu._CHAINS, (gpu.Tile(16, 20, 32, 4),)))
     a, b = (torch.zeros(40 * width + offset)[offset:].view(1, 40, width) for _ in range(2))
     gpu.linear_scan_gpu(a, b, None, None, False)
     assert recorder.steps == steps

@@ -141,6 +141,15 @@ def test_two_calls_give_the_same_bits(operation: Any, call: dict[str, Any]) -> N
     assert_repeatable(operation, call)
 
 
+@pytest.mark.parametrize("operation, call", OPERATIONS)
+def test_autocast_leaves_the_products_in_single_precision(operation: Any, call: dict[str, Any]) -> None:
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = values_and_gradients(operation, call)
+    for one, other in zip(found, values_and_gradients(operation, call), strict=True):
+        for name in other:
+            assert torch.equal(one[name], other[name]), name
+
+
 @pytest.mark.parametrize("operation, call", OPERATIONS[::2])
 def test_second_derivative_raises(operation: Any, call: dict[str, Any]) -> None:
     leaves = {name: value.detach().requires_grad_() for name, value in call.items()}

@@ -21,6 +21,7 @@ from kernels_support.compare import (
 from torch import Tensor
 
 from ssmfin_kernels import selective_scan, selective_state_update
+from ssmfin_kernels.selective_scan import operators
 
 pytest.importorskip("numba", reason="the fast twin needs numba")
 
@@ -281,6 +282,35 @@ def test_only_what_is_asked_for_is_kept_for_the_backward_pass() -> None:
     (gradient,) = torch.autograd.grad(y.sum(), [arguments["A"]])
     expected = torch.autograd.grad(naive(**arguments)[0].sum(), [arguments["A"]])[0]
     assert_close("gradient of A", gradient, expected, 2e-6)
+
+
+@pytest.mark.parametrize("groups", [0, 2])
+def test_past_the_operator_comes_what_the_operator_gives(groups: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The short way of plain calls: values, gradients and their shapes, with and without the dimension of groups."""
+    arguments = draw(2, 21, 6, 4, G=max(groups, 1))
+    if not groups:
+        arguments["B"], arguments["C"] = arguments["B"][:, :, 0], arguments["C"][:, :, 0]
+    short = values_and_gradients(fast, arguments)
+    monkeypatch.setattr(operators, "_observed", lambda tensors: True)
+    long = values_and_gradients(fast, arguments)
+    for found, expected in zip(short, long, strict=True):
+        for name in expected:
+            torch.testing.assert_close(found[name], expected[name], rtol=0, atol=0)
+
+
+def test_dispatch_modes_see_the_operator() -> None:
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    seen = []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            seen.append(str(function))
+            return function(*args, **(kwargs or {}))
+
+    with Watch():
+        fast(**draw(1, 5, 3, 2))
+    assert "ssmfin.selective_scan_cpu.default" in seen
 
 
 def test_opcheck() -> None:

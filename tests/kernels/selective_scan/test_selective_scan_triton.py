@@ -88,6 +88,13 @@ def test_every_way_to_spread_a_tile_over_lanes_backwards(CR: int, U: int, N: int
     assert_agrees(fast, naive, {**draw(1, 6, 18, N), "delta_softplus": True, "reset": random_reset(1, 6, rate=0.2)})
 
 
+@pytest.mark.parametrize("N", [9, 12])
+def test_a_lane_holds_four_states_where_it_could_hold_three(N: int, tiles: Any) -> None:
+    """Three a lane do not divide a block of rows: forwards and backwards must both take four."""
+    tiles(1, 4, 1)
+    assert_agrees(fast, naive, {**draw(1, 5, 3, N), "delta_softplus": True})
+
+
 def test_more_states_than_the_lanes_of_a_channel_hold_at_once(tiles: Any) -> None:
     tiles(1, 4, 1)
     assert_agrees(fast, naive, {**draw(1, 5, 3, 17), "delta_softplus": True})
@@ -135,9 +142,10 @@ def test_double_precision_is_refused() -> None:
 @pytest.mark.parametrize("size", [(1, 128, 262144, 16), (8, 2048, 2048, 16), (1, 3, 1, 1), (100000, 1, 5, 2)])
 def test_chosen_tiles_are_launchable(size: tuple[int, int, int, int]) -> None:
     batch, channels, steps, states = size
-    forward = gpu.choose(batch, steps, channels, 1, states)
-    backward = gpu_backward.choose(batch, steps, channels, 1)
-    for chosen in (forward, backward):
+    chosen_tiles: list[Any] = [gpu.choose(batch, steps, channels, 1, states, ring) for ring in (False, True)]
+    for ring, size in ((False, 4), (True, 2), (True, 4)):
+        chosen_tiles.append(gpu_backward.choose(batch, steps, channels, 1, states, size, ring))
+    for chosen in chosen_tiles:
         length = segment_length(steps, chosen.segments)
         assert length % CHUNK == 0
         assert CHUNK % chosen.U == 0
