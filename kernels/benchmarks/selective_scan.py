@@ -353,6 +353,7 @@ def cpu_memory() -> float:
     """Growth of a fresh process over arguments and results, as a multiple of both."""
     code = (
         "import torch, resource, runpy, sys; sys.argv = ['']\n"
+        f"sys.path.insert(0, {os.path.dirname(os.path.abspath(__file__))!r})\n"
         f"b = runpy.run_path({__file__!r}, run_name='b')\n"
         "small = b['arguments']((1, 64, 40, 16), torch.float32, 'cpu')\n"
         "def run(given):\n"
