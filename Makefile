@@ -1,7 +1,7 @@
 # make demo   the main job on embedded real data: verdict, plots, report (sets up .venv on first use)
 # make test   the tests (sets up .venv on first use)
 # make check  format, lint, types, floors and all tests, the slow ones too
-# make notebooks  execute notebooks/*.py and write them with their outputs as .ipynb
+# make notebooks  execute notebooks/*.py and write them with their outputs as .ipynb; NAMES=6_streaming: that one, QUICK=1: small
 # make bench  the measured figures that the documents quote
 # make bench-kernels  the scan kernels against their peers on this machine's CPU
 
@@ -44,7 +44,7 @@ check: $(VENV)/.ready-dev
 	OMP_NUM_THREADS=1 $(RUN)/python -m pytest -n 2 -q
 
 notebooks: $(VENV)/.ready-dev
-	@OMP_NUM_THREADS=1 $(RUN)/python notebooks/build.py
+	@OMP_NUM_THREADS=1 $(RUN)/python notebooks/build.py $(if $(QUICK),--quick) $(NAMES)
 
 bench: $(VENV)/.ready-dev
 	@for script in tests/benchmarks/bench_*.py; do echo "== $$script"; OMP_NUM_THREADS=1 $(RUN)/python $$script || exit 1; done

@@ -11,6 +11,7 @@ import os
 import sys
 import tempfile
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -24,7 +25,8 @@ def sources(names: list[str]) -> list[Path]:
     known = sorted(HERE.glob("[0-9]_*.py"))
     for name in names:
         if Path(name).stem not in {path.stem for path in known}:
-            raise SystemExit(f"error: no notebook {name!r}; known: {', '.join(path.stem for path in known)}")
+            print(f"error: no notebook {name!r}; known: {', '.join(path.stem for path in known)}", file=sys.stderr)
+            raise SystemExit(2)
     return [path for path in known if not names or path.stem in {Path(name).stem for name in names}]
 
 
@@ -63,7 +65,16 @@ def main() -> None:
     floors = [str(ROOT), str(ROOT / "kernels"), str(ROOT / "pipelines")]
     os.environ["PYTHONPATH"] = os.pathsep.join([*floors, *filter(None, [os.environ.get("PYTHONPATH")])])
     os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")  # ipykernel warns of frozen modules otherwise
-    for source in sources(chosen.names):
+    books = sources(chosen.names)
+    missing = [name for name in ("jupytext", "nbformat", "nbclient", "ipykernel") if find_spec(name) is None]
+    if missing:
+        print(
+            f"error: {', '.join(missing)} not installed, which notebooks need; run them by `make notebooks "
+            f"NAMES={chosen.names[0] if chosen.names else '1_first_study'}`, or pip install 'ssmfin[notebooks]' first.",
+            file=sys.stderr,
+        )
+        raise SystemExit(2)
+    for source in books:
         began = time.monotonic()
         target = build(source, chosen.to)
         print(f"{target} ({time.monotonic() - began:.0f} s)", file=sys.stderr)

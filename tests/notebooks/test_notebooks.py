@@ -47,3 +47,17 @@ def _texts(output):
     if "image/png" in output.get("data", {}):
         return []
     return ["".join(text) for kind, text in output.get("data", {}).items() if kind == "text/plain"]
+
+
+def test_without_jupytext_the_builder_says_what_to_do(tmp_path: Path):
+    code = (
+        "import importlib.util as u, runpy, sys; found = u.find_spec\n"
+        "u.find_spec = lambda name, *rest: None if name == 'jupytext' else found(name, *rest)\n"
+        f"sys.argv = ['build.py', '6_streaming', '--to', {str(tmp_path)!r}]\n"
+        f"runpy.run_path({str(FOLDER / 'build.py')!r}, run_name='__main__')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "jupytext not installed" in done.stderr
+    assert "make notebooks NAMES=6_streaming" in done.stderr
+    assert list(tmp_path.iterdir()) == []
