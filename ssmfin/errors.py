@@ -23,13 +23,17 @@ class InputError(ValueError):
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """The remedy for an unknown name: the closest known one, else all of them.
+    """The remedy for an unknown name: the one that differs in case alone, else the closest, else all of them.
 
     >>> nearest("parkinsen", ["parkinson", "yang_zhang"])
     "did you mean 'parkinson'?"
+    >>> nearest("rv", ["RV", "rv5"])
+    "did you mean 'RV'?"
     """
     known = sorted(map(str, known))
-    close = difflib.get_close_matches(str(name), known, n=1, cutoff=0.6)
+    close = [other for other in known if other.casefold() == str(name).casefold()] or difflib.get_close_matches(
+        str(name), known, n=1, cutoff=0.6
+    )
     if close:
         return f"did you mean {close[0]!r}?"
     return "known: " + ", ".join(known) if known else "there are none"

@@ -25,14 +25,14 @@ def comparison_text(found: Comparison, width: int) -> str:
     blocks = ["\n".join(_facts(found, width))]
     if found.differences:
         blocks.append("\n".join(_differences(found, width)))
-    blocks += [_wrapped(text, width) for text in (result.headline, *result.paragraphs)]
+    blocks += [folded(text, width) for text in (result.headline, *result.paragraphs)]
     for run in result.labels[1:]:
         changes = [change for change in result.claims if change.run == run]
         if changes:
             blocks.append("\n".join(_changes(result, run, changes, width)))
     blocks.append("\n".join(_standings(result, width)))
     verdict = f"All models together: {result.verdict.opening}"
-    blocks += [_wrapped(text, width) for text in (verdict, *result.scores.notes)]
+    blocks += [folded(text, width) for text in (verdict, *result.scores.notes)]
     return "\n\n".join(blocks)
 
 
@@ -42,12 +42,12 @@ def _facts(found: Comparison, width: int) -> list[str]:
     lines = [f"{label.ljust(longest)}  {folder}" for label, folder in found.runs.items()]
     lines.append("")
     for what, other in (("data", found.other_data), ("program", found.other_program)):
-        lines.append(_wrapped(f"same {what}: no, {other}" if other else f"same {what}: yes", width))
+        lines.append(folded(f"same {what}: no, {other}" if other else f"same {what}: yes", width))
     ids = len(result.scores.ids)
     span = f"{date_text(result.dates.min())} to {date_text(result.dates.max())}"
     series = "one series" if ids == 1 else f"{ids:,} series"
-    lines.append(_wrapped(f"common rows: {result.rows:,} on {len(result.dates):,} dates, {span}, {series}", width))
-    lines += [_wrapped(str(left), width) for left in result.left_out if left.left_out]
+    lines.append(folded(f"common rows: {result.rows:,} on {len(result.dates):,} dates, {span}, {series}", width))
+    lines += [folded(str(left), width) for left in result.left_out if left.left_out]
     return lines
 
 
@@ -83,7 +83,7 @@ def _changes(result: RunComparison, run: str, changes: Sequence[Change], width: 
     holm = f" after Holm's correction for {result.tested} comparisons" if result.tested > 1 else ""
     title = f"{label} in {run} over {label} in {changes[0].against} (Diebold-Mariano p{holm})"
     models = [(model, (model,)) for model in dict.fromkeys(change.model for change in changes)]
-    return [_wrapped(title, width), *_by_horizon(result, ("model",), models, cell, width)]
+    return [folded(title, width), *_by_horizon(result, ("model",), models, cell, width)]
 
 
 def _standings(result: RunComparison, width: int) -> list[str]:
@@ -100,7 +100,7 @@ def _standings(result: RunComparison, width: int) -> list[str]:
     for name, standing in found.items():
         rows.append((name, ("" if standing.model == last else standing.model, standing.runs)))
         last = standing.model
-    return [_wrapped(title, width), *_by_horizon(result, ("model", "run"), rows, cell, width)]
+    return [folded(title, width), *_by_horizon(result, ("model", "run"), rows, cell, width)]
 
 
 def _by_horizon(
@@ -132,7 +132,7 @@ def _by_horizon(
     return lines
 
 
-def _wrapped(text: str, width: int) -> str:
+def folded(text: str, width: int) -> str:
     """Folded to the width; a number stays with its sign."""
-    folded = textwrap.fill(typeset(text), width, break_long_words=False, break_on_hyphens=False)
-    return folded.replace("\N{NO-BREAK SPACE}", " ")
+    lines = textwrap.fill(typeset(text), width, break_long_words=False, break_on_hyphens=False)
+    return lines.replace("\N{NO-BREAK SPACE}", " ")

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 DOUBT = 3.0  # factor by which a guess may be wrong: machines, their load and early stopping differ
 BUSY = 1.5  # strain that is worth a word
+SHORT, FIRST, LAST = 8, 3, 2  # folds that are all shown; of more, how many at either end
 SMALL = 0.2  # share of the time left that may be guessed without saying so
 
 
@@ -84,16 +85,26 @@ class Plan:
         sure = self.core_seconds - self.guessed
         return (sure + self.guessed / DOUBT) / self.workers, (sure + self.guessed * DOUBT * self.strain) / self.workers
 
-    def render(self, *, most_folds: int = 24) -> str:
-        """The plan as text for a terminal: folds, models, totals; a long fold table loses its middle."""
+    def render(self, *, all_folds: bool = False) -> str:
+        """The plan as text for a terminal: cost, models, folds; a long fold table loses its middle."""
         data = self.data
         out = [
             f"study    {self.name}",
             f"data     {data['rows']} rows, {len(data['ids'])} ids, {data['first']} to {data['last']}",
             f"run      {self.directory}",
             "",
+            *self._cost(),
+            "",
+            *self._model_table(),
+            "",
+            *self._fold_table(all_folds),
         ]
-        half = most_folds // 2
+        why = [f"never forecast: {name}, {why}" for name, why in self.never_forecast.items()]
+        why += [f"not forecast: {count} origins, {why}" for why, count in self.not_forecast.items()]
+        why += [f"left out: {name}, which {why}" for name, why in self.left_out.items()]
+        return "\n".join([*out, *(["", *why] if why else [])])
+
+    def _fold_table(self, all_folds: bool) -> list[str]:
         cells = [
             (
                 str(row["fold"]),
@@ -108,8 +119,9 @@ class Plan:
             )
             for row in self.folds.iter_rows(named=True)
         ]
-        if len(cells) > most_folds:
-            cells[half:-half] = [("..", "..", "..", "..", "..", "..", "..", "..", "..")]
+        left_out = 0 if all_folds or len(cells) <= SHORT else len(cells) - FIRST - LAST
+        if left_out:
+            cells = cells[:FIRST] + cells[-LAST:]
         head = (
             "fold",
             "fit",
@@ -121,8 +133,12 @@ class Plan:
             "test rows",
             "ids",
         )
-        out += text_table(head, cells, right={0, 1, 6, 7, 8})
-        out.append("")
+        lines = text_table(head, cells, right={0, 1, 6, 7, 8})
+        if left_out:
+            lines.insert(len(lines) - LAST, f"... {left_out} more (--folds shows all)")
+        return lines
+
+    def _model_table(self) -> list[str]:
         rows = [
             (
                 row["feature"],
@@ -142,7 +158,7 @@ class Plan:
                 row["model"],
                 row["family"],
                 row["features"],
-                row["seeds"],
+                str(len(row["seeds"].split(", "))),
                 str(row["refit"]),
                 str(row["tasks"]),
                 str(row["fits"]),
@@ -165,19 +181,16 @@ class Plan:
             )
         )
         head = ("model", "family", "features", "seeds", "refit", "tasks", "fits", "cached", "to compute")
-        out += text_table(head, rows, right={4, 5, 6, 7, 8})
-        out.append("")
-        out += [f"never forecast: {name}, {why}" for name, why in self.never_forecast.items()]
-        out += [f"not forecast: {count} origins, {why}" for why, count in self.not_forecast.items()]
-        out += [f"left out: {name}, which {why}" for name, why in self.left_out.items()]
+        return text_table(head, rows, right={3, 4, 5, 6, 7, 8})
+
+    def _cost(self) -> list[str]:
         left = self.tasks - self.cached
-        out.append(
-            f"{self.tasks} tasks, {f'{self.cached} done already; {left} to do' if left else 'all done already'}."
-        )
+        done = f"{self.cached} done already; {left} to do" if left else "all done already"
+        out = [f"{self.tasks} tasks, {done}."]
         out += [f"time: {self._how_long()}."] if left else []
         if left and self.strain >= BUSY:
             out.append(f"busy: other programs slow this machine down now, by a factor of {self.strain:.1f}.")
-        return "\n".join(out)
+        return out
 
     def _how_long(self) -> str:
         workers = f"on {self.workers} worker{'s' if self.workers != 1 else ''}"

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from ssmfin.data.panel import Panel
     from ssmfin_pipelines.study import Study
 
+FAIR_FOLDS, FAIR_ORIGINS = 5, 100  # fewer deserve a warning
+
 
 @dataclass(frozen=True)
 class Prepared:
@@ -116,6 +118,17 @@ def learned_seconds(prepared: Prepared) -> dict[str, float]:
             guessed[item.task.model] += item.seconds
     ratio = {model: measured[model] / guessed[model] for model in measured if guessed[model] > 0}
     return {item.key: item.seconds * ratio.get(item.task.model, 1.0) for item in prepared.everything}
+
+
+def few_forecasts(prepared: Prepared) -> str | None:
+    """A word about a walk-forward of so few folds or origins that a comparison of models says little."""
+    folds, origins = len(prepared.experiment.folds), sum(map(len, prepared.experiment.test_rows))
+    if folds >= FAIR_FOLDS and origins >= FAIR_ORIGINS:
+        return None
+    return (
+        f"walk_forward leaves {folds} fold{'' if folds == 1 else 's'} and {origins} origins to forecast from, few to "
+        "compare models on; use a smaller walk_forward.train.size, or more data."
+    )
 
 
 def data_facts(panel: Panel) -> dict[str, Any]:

@@ -33,7 +33,7 @@ from ssmfin_pipelines.executors.study_work import HereWork, StudyWork, study_cod
 from ssmfin_pipelines.finish import Results, finish, finished, rebuild_report
 from ssmfin_pipelines.learned import StoredLearnings
 from ssmfin_pipelines.manifest import now
-from ssmfin_pipelines.prepare import Prepared, label_of, learned_seconds, prepare
+from ssmfin_pipelines.prepare import Prepared, few_forecasts, label_of, learned_seconds, prepare
 from ssmfin_pipelines.progress import Display, Meter, duration
 
 if TYPE_CHECKING:
@@ -126,8 +126,9 @@ def run_study(
         print(f"{study.name}: {CHECKING}", file=sys.stderr, flush=True)
     forecasts = check(prepared)  # before anything is written: wrong input leaves no file behind
     doubt = price_warning(prepared.panel, study.target.column, study.target.transform)
-    if doubt is not None:
-        print(f"warning: {doubt}", file=sys.stderr, flush=True)
+    for warning in (doubt, few_forecasts(prepared)):
+        if warning is not None:
+            print(f"warning: {warning}", file=sys.stderr, flush=True)
     store.create()
     store.clean()
     if fresh:

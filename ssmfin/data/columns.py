@@ -49,6 +49,7 @@ def read_table(
     *,
     columns: Mapping[str, str],
     required: Iterable[str] = (),
+    used: Mapping[str, str] | None = None,
     computed: Iterable[str] = (),
     date_format: str | None = None,
     label: str | None = None,
@@ -59,6 +60,7 @@ def read_table(
     Args:
         columns: ours to the user's names, {"unique_id": "symbol"}; other columns keep theirs.
         required: value columns that must be there and hold numbers.
+        used: further columns that must be there, and, of any of `required` too, the setting that names it.
         computed: columns that loading will add, which a required one could be a misspelling of.
         date_format: strftime format of dates that are text and not ISO.
         label: the source's name in messages. say: how they name settings.
@@ -74,9 +76,9 @@ def read_table(
     default_id = None if len(parts) > 1 else source.default_id()
     for part, start in zip(parts, starts, strict=True):
         require_same_columns(parts[0], part)
-        frame = _renamed(part, columns, frozenset(required), frozenset(computed), default_id, say)
+        frame = _renamed(part, columns, frozenset(required), used or {}, frozenset(computed), default_id, say)
         frame = frame.with_columns(pl.int_range(int(start), int(start) + frame.height, dtype=pl.UInt32).alias(ROW))
-        frames.append(_typed(part, frame, frozenset(required), date_format, breaches, zones, left_out))
+        frames.append(_typed(part, frame, columns, frozenset(required), date_format, breaches, zones, left_out))
     if len(set(zones.values())) > 1:
         seen = ", ".join(f"{zone or 'no zone'} in {where}" for where, zone in list(zones.items())[:5])
         raise InputError(f"{breaches.label} mixes time zones, {seen}; convert all dates to one zone.")
@@ -97,6 +99,7 @@ def _renamed(
     part: Part,
     columns: Mapping[str, str],
     required: frozenset[str],
+    used: Mapping[str, str],
     computed: frozenset[str],
     default_id: str | None,
     say: Wording,
@@ -134,13 +137,16 @@ def _renamed(
         else:
             frame = frame.with_columns(pl.lit(default_id).alias("unique_id"))
     values = [name for name in frame.columns if name not in KEYS]
-    for name in sorted(required - set(frame.columns)):
+    for name in sorted((required | used.keys()) - {*frame.columns, *(computed - required)}):
         remedy = (
             f"to compute it, {say('measures', {'kind': 'range', 'estimators': [name]})}"
             if name in NEEDS and {"high", "low"} <= set(values)
-            else nearest(name, {*values, *computed})
+            else nearest(name, {*values, *(computed - {name})})
         )
-        missing.append(f"{name} ({remedy})")
+        # all that is known is in the list of columns that ends the message
+        listed = remedy.startswith("known: ") and computed <= {*values, name}
+        said = [used.get(name, ""), "" if listed else remedy]
+        missing.append(name + (f" ({'; '.join(filter(None, said))})" if any(said) else ""))
     if missing:
         raise InputError(f"{part.label} lacks the column {', and '.join(missing)}; it has {part.frame.columns}.")
     return frame.drop([name for name in frame.columns if not name.strip()])  # the index that pandas writes into csv
@@ -155,23 +161,30 @@ def _offer(ours: str, have: list[str], names: tuple[str, ...], say: Wording) -> 
 def _typed(
     part: Part,
     frame: pl.DataFrame,
+    columns: Mapping[str, str],
     required: frozenset[str],
     date_format: str | None,
     breaches: Breaches,
     zones: dict[str, str],
     left_out: dict[str, str],
 ) -> pl.DataFrame:
-    """Convert column by column; rows without id or date are flagged and left out here, for nothing can place them."""
-    identity = _as_id(part, frame["unique_id"])
+    """Convert column by column; rows without id or date are flagged and left out here, for nothing can place them.
+
+    Messages name the keys' columns as the user does: `columns` is ours to theirs.
+    """
+    identity = _as_id(part, frame["unique_id"], columns.get("unique_id", "unique_id"))
     named = frame.select(ROW).with_columns(identity.alias("unique_id"))
     keys: dict[str, pl.Series] = {}
     lost = identity.is_null()
-    breaches.flag(named, lost, "unique_id is missing", "give every row an id", lambda row: "null")
+    breaches.flag(
+        named, lost, f"{columns.get('unique_id', 'unique_id')} is missing", "give every row an id", lambda row: "null"
+    )
     for key in ("ds", "known_at"):
         if key not in frame.columns:
             continue
-        moments, offsets = _as_moments(part, frame[key], date_format, breaches.say)
-        _note_zone(part, frame[key].rename(key), frame[ROW], moments, offsets, zones, breaches)
+        theirs = columns.get(key, key)
+        moments, offsets = _as_moments(part, frame[key].rename(theirs), date_format, breaches.say)
+        _note_zone(part, frame[key].rename(theirs), frame[ROW], moments, offsets, zones, breaches)
         keys[key] = moments
         # a number shows what no calendar has: year 29293 can be stored and not be said
         raw = frame[key].to_physical() if frame[key].dtype.is_temporal() else frame[key]
@@ -180,17 +193,17 @@ def _typed(
             empty = empty | raw.str.strip_chars().is_in(list(_MISSING))
         if key == "known_at" and "ds" in keys:
             named = named.with_columns(keys["ds"].alias("ds"))
-        breaches.flag(named, empty, f"{key} is missing", "give every row a date", lambda row: "null")
+        breaches.flag(named, empty, f"{theirs} is missing", "give every row a date", lambda row: "null")
         unread = moments.is_null() & ~empty
         if unread.all() or (unread.any() and date_format is not None and _reads_otherwise(raw.filter(~empty))):
             what = "holds no ISO date" if date_format is None else f"is not written as {date_format!r} says"
             written = raw.cast(pl.String).str.strip_chars().filter(~empty)
-            remedy = format_remedy(written, breaches.say("date_format"))
+            remedy = format_remedy(written, breaches.say("date_format"), sets=": " if breaches.say.study else "=")
             at = int(unread.arg_true()[0])
-            raise InputError(f"{part.label} {part.where(at)} column {key} {what}, {raw[at]!r}; {remedy}.")
+            raise InputError(f"{part.label} {part.where(at)} column {theirs} {what}, {raw[at]!r}; {remedy}.")
         shown = named.with_columns(raw.alias("__text"))
         form = "YYYY-MM-DD" if date_format is None else f"{breaches.say('date_format')} says, {date_format!r}"
-        breaches.flag(shown, unread, f"{key} is not a date", f"write it as {form}", lambda row: repr(row["__text"]))
+        breaches.flag(shown, unread, f"{theirs} is not a date", f"write it as {form}", lambda row: repr(row["__text"]))
         lost = lost | moments.is_null()
     named = named.with_columns(keys["ds"].alias("ds"))
     values: list[pl.Series] = []
@@ -216,15 +229,15 @@ def _reads_otherwise(written: pl.Series) -> bool:
     return bool(formats_of(written.cast(pl.String).str.strip_chars()))
 
 
-def _as_id(part: Part, column: pl.Series) -> pl.Series:
+def _as_id(part: Part, column: pl.Series, theirs: str) -> pl.Series:
     """Ids as text; integers are welcome, 10001.0 too, because pandas makes that of 10001 beside a missing one."""
     if column.dtype.is_float():
         whole = column.fill_nan(None)
         if (whole % 1 != 0).any():
-            raise InputError(f"{part.label} column unique_id holds fractions, {column[0]}; is another column the id?")
+            raise InputError(f"{part.label} column {theirs} holds fractions, {column[0]}; is another column the id?")
         column = whole.cast(pl.Int64)
     elif not (column.dtype.is_integer() or column.dtype in (pl.String, pl.Categorical, pl.Enum, pl.Null)):
-        raise InputError(f"{part.label} column unique_id is of type {column.dtype}; give ids as text or whole numbers.")
+        raise InputError(f"{part.label} column {theirs} is of type {column.dtype}; give ids as text or whole numbers.")
     text = column.cast(pl.String)
     blank = text.str.strip_chars() == ""
     return pl.select(pl.when(~blank).then(text)).to_series() if blank.any() else text

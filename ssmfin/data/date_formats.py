@@ -57,21 +57,24 @@ def choices(text: str, formats: list[str]) -> str:
     return " or ".join(f"{form!r} ({read_as(text, form)})" for form in formats)
 
 
-def format_remedy(text: pl.Series, key: str, *, iso: str = "YYYY-MM-DD") -> str:
+def format_remedy(text: pl.Series, key: str, *, iso: str = "YYYY-MM-DD", sets: str = ": ") -> str:
     """What to do about a column of dates that are not ISO.
 
     Args:
-        key: the setting that takes a form. iso: how to write the dates otherwise.
+        key: the setting that takes a form. iso: how to write the dates otherwise. sets: between key and form, "=" of a
+            keyword in Python.
 
     >>> format_remedy(pl.Series(["01/03/2000", "14/03/2000"]), "data.date_format")
     "set data.date_format: '%d/%m/%Y' (2000-03-01)"
+    >>> format_remedy(pl.Series(["14/03/2000"]), "date_format", sets="=")
+    "set date_format='%d/%m/%Y' (2000-03-14)"
     """
     text = text.drop_nulls()
     found = formats_of(text) if len(text) else []
     if not found:
         return f"write dates as {iso}, or set {key} (strftime, such as '%d %B %Y')"
     if len(found) == 1:
-        return f"set {key}: {choices(text[0], found)}"
+        return f"set {key}{sets}{choices(text[0], found)}"
     return f"no value tells day from month: set {key} to {choices(text[0], found)}, whichever is right"
 
 

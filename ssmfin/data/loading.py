@@ -108,16 +108,19 @@ class DataSpec(PanelOptions):
 
     source: AnySource
 
-    def load(self, *, target: str | None = None, positive: bool = False) -> Panel:
+    def load(
+        self, *, target: str | None = None, positive: bool = False, used: Mapping[str, str] | None = None
+    ) -> Panel:
         """Read, check and complete the panel.
 
         Args:
             target: the column that will be forecast; it must exist and be finite.
             positive: a log will be taken of it, so it must be above zero.
+            used: further columns that must exist, and the setting that names each, for messages.
         Raises:
             InputError: the source cannot be read or breaks the panel contract; every breach is in the one message.
         """
-        return build_panel(self.source, self, target=target, positive=positive)
+        return build_panel(self.source, self, target=target, positive=positive, used=used)
 
 
 def load_panel(
@@ -209,6 +212,7 @@ def build_panel(
     target: str | None = None,
     positive: bool = False,
     label: str | None = None,
+    used: Mapping[str, str] | None = None,
 ) -> Panel:
     """The one road to a panel; see `DataSpec.load`. `label` is the source's name in messages."""
     if isinstance(options.measures, RealizedMeasures):
@@ -217,10 +221,12 @@ def build_panel(
     required = set(options.measures.prices) if options.measures else set()
     if target is not None and target not in computed:
         required.add(target)
+        used = {**(used or {}), target: options.say("target")}
     table = read_table(
         source,
         columns=options.columns,
         required=required,
+        used={name: setting for name, setting in (used or {}).items() if "__" not in name},  # of exogenous sources
         computed=computed,
         date_format=options.date_format,
         label=label,
@@ -231,8 +237,8 @@ def build_panel(
     check_values(frame, breaches)
     if options.measures:
         # the close is read in any case, for the log return
-        used = dict.fromkeys([*options.measures.prices, *(["close"] if "close" in frame.columns else [])])
-        check_prices(frame, list(used), breaches)
+        prices = dict.fromkeys([*options.measures.prices, *(["close"] if "close" in frame.columns else [])])
+        check_prices(frame, list(prices), breaches)
     frame = frame.filter(~breaches.bad(frame)) if breaches.rows else frame
     others: list[Breaches] = []
     warm_up = 0

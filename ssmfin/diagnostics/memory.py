@@ -37,9 +37,13 @@ def memory(model: Any, name: str | None = None) -> pl.DataFrame:
     Returns:
         Of a model: network, layer, channel, mode, time_scale (rows to 1/e), half_life (rows), learned: false where
         these are starting values, of a model without a fit or a network whose training stayed at the base.
-        Of a run: model, seed, fit, cutoff, kind, layer, learned, level, rows, days. Of kind "used": the newest so many
-        rows hold the share `level` of the sensitivity of the network's forecasts. Of kind "modes": that share of a
-        layer's modes has at most this half-life, which each fit begins anew (`evaluation.memory`).
+        Of a run: model, kind, level, days, rows, layer, learned, seed, fit, cutoff; the newest fit first. Of kind
+        "used": the newest so many rows hold the share `level` of the sensitivity of the network's forecasts. Of kind
+        "modes": that share of a layer's modes has at most this half-life, which each fit begins anew
+        (`evaluation.memory`). In one line for each fit, half of it within .. days, 95 % within .. days:
+
+            memory("runs/mine").filter(kind="used").pivot("level", index=["model", "seed", "cutoff"], values="days")
+
     Raises:
         InputError: the model is no deep one, or its blocks have no modes that decay; the run has no such model.
 
@@ -51,7 +55,9 @@ def memory(model: Any, name: str | None = None) -> pl.DataFrame:
     True
     """
     if _is_run(model):
-        return _of_run(model, name)
+        at_a_glance = ("model", "kind", "level", "days", "rows", "layer", "learned", "seed", "fit", "cutoff")
+        order, falling = ("model", "kind", "cutoff", "seed", "layer", "level"), (False, True, True, False, False, False)
+        return _of_run(model, name).select(at_a_glance).sort(order, descending=falling)
     if name is not None:
         raise InputError(f"name is {name!r}, but the model is no run; leave the name out.")
     layers = _layers(model)

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
     from ssmfin.data.panel import Panel
 
+FAIR_WINDOWS = 10  # test windows that a suggested size leaves at least, half of the dates being enough in any case
+
 
 class _Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -164,9 +166,12 @@ class WalkForward(_Config):
         """
         count, size = len(dates), self.train.size
         if size > count:
-            raise InputError(
-                f"walk_forward.train.size is {size}, longer than the panel ({count} dates); use at most {count - 1}."
-            )
+            least = self.validation.size + self.embargo + max(self.horizons or (1,)) + 2  # that `check` accepts
+            fair = max(count - FAIR_WINDOWS * self.test.size, count // 2)
+            remedy = f"use {fair} or less, which leaves {count - fair} dates to forecast from"
+            if fair < least:
+                remedy = f"give more dates, or shorten validation.size ({self.validation.size}), too"
+            raise InputError(f"walk_forward.train.size is {size}, longer than the panel ({count} dates); {remedy}.")
         first = size - 1
         if self.start is not None:
             position = int(np.searchsorted(dates, np.datetime64(self.start)))

@@ -64,6 +64,13 @@ class Trained:
         """
         return bool(getattr(self.fitted, "stayed_at_base", False))
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What to know before use, a sentence each: that the training of a deep model learned nothing, and why."""
+        if not self.stayed_at_base:
+            return ()
+        return (f"{self.forecaster.kind} {self.fitted.outcome}: its forecasts are those of {self.fitted.base_name}.",)  # type: ignore[attr-defined]
+
     def _what(self) -> str:
         base = getattr(self.fitted, "base_name", None)
         if isinstance(self.forecaster, SklearnForecaster):

@@ -68,6 +68,12 @@ class Live:
     def update(self, rows: Frame) -> pl.DataFrame:
         """Read new rows, one or more of some ids, and forecast from each.
 
+        Ids need not have a row on every date: calendars differ, and a row can be left out for good. Time is counted in
+        rows of an id. One that has none today keeps its state as it is, a deep model's and its features' alike, and its
+        next row is one step on, however many dates lie between; forecasts are h of its own rows ahead. A row that
+        exists and is left out is as if its day had not been: lags reach one row further back, and that is not made up
+        for later, for a row that is not later than the last one seen of its id is refused.
+
         Args:
             rows: later than what was seen of their ids, with the columns that are read (`trained.columns_read`);
                 others may be there or not.

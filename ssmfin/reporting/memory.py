@@ -12,7 +12,7 @@ import polars as pl
 from ssmfin.reporting.data import ReportData
 from ssmfin.reporting.inline_images import date_axis, inline_image, log_axis, pad_single_date, panel_size
 from ssmfin.reporting.sections import Panel
-from ssmfin.reporting.style import SSM_ACCENT, ModelStyle, count_text, fact_text
+from ssmfin.reporting.style import SSM_ACCENT, ModelStyle, count_text, date_text, fact_text
 from ssmfin.reporting.tables import Cell, Table
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def memory_part(data: ReportData, styles: Mapping[str, ModelStyle], step: str) -
         reach = f"within {min(half):.0f} to {max(half):.0f} {step}s" if half else "nowhere: nothing was learned"
         stayed, count = stayed_of(fits)
         image = inline_image(
-            lambda axes, fits=fits: draw_memory(axes, fits, "rows"),  # type: ignore[misc]
+            lambda axes, fits=fits: _draw_with_unit(axes, fits, f"{step}s"),  # type: ignore[misc]
             panel_size(len(models)),
             f"Memory of {model} over {count} fits; half of its sensitivity lies {reach}.",
             vertices=4 * fits.height,
@@ -95,7 +95,7 @@ def draw_memory(axes: Axes, fits: pl.DataFrame, column: str) -> None:
     modes = fits.filter(kind="modes", level=0.5)
     for place, ((layer,), part) in enumerate(modes.group_by("layer", maintain_order=True)):
         colour = LAYER_COLOURS[place % len(LAYER_COLOURS)]
-        label = f"modes of layer {int(str(layer)) + 1}"
+        label = f"layer {int(str(layer)) + 1}"
         _line(axes, part, column, color=colour, linewidth=0.9, markersize=2.6, label=label)
     drawn = pl.concat([*used.values(), modes])[column].to_numpy()
     drawn = drawn[np.isfinite(drawn) & (drawn > 0)]
@@ -111,6 +111,11 @@ def draw_memory(axes: Axes, fits: pl.DataFrame, column: str) -> None:
     )
 
 
+def _draw_with_unit(axes: Axes, fits: pl.DataFrame, unit: str) -> None:
+    draw_memory(axes, fits, "rows")
+    axes.set_ylabel(unit)
+
+
 def _line(axes: Axes, part: pl.DataFrame, column: str, **look: Any) -> None:
     """Points joined by a line, hollow where nothing was learned."""
     dates, values, learned = part["cutoff"].to_numpy(), part[column].to_numpy(), part["learned"].to_numpy()
@@ -122,26 +127,37 @@ def _line(axes: Axes, part: pl.DataFrame, column: str, **look: Any) -> None:
 
 
 def _table(by_model: Mapping[str, pl.DataFrame], styles: Mapping[str, ModelStyle], step: str) -> Table:
+    """All numbers of a model are of one fit, the last that learned. The heading has its date, or a column, where
+    models differ in it.
+    """
+    last = {model: _last_learned(fits) for model, fits in by_model.items()}
+    dates = {model: date_text(fits["cutoff"].max()) for model, fits in last.items()}
+    learned = sorted({date for model, date in dates.items() if not last[model].is_empty()})
     body = []
     for model, fits in by_model.items():
-        used, modes = fits.filter(kind="used"), fits.filter(kind="modes", level=0.5)
         stayed, count = stayed_of(fits)
-        cells = []
-        for level in (0.5, 0.95):
-            own = used.filter(level=level).sort("cutoff")["rows"].to_list()
-            cells += [_short(own[0]), _short(own[-1])] if own else ["–", "–"]
-        last = modes.filter(pl.col("cutoff") == pl.col("cutoff").max())["rows"].to_list()
+        used = [last[model].filter(kind="used", level=level)["rows"].to_list() for level in (0.5, 0.95)]
+        layers = last[model].filter(kind="modes", level=0.5).sort("layer")["rows"].to_list()
         body.append(
             (
                 Cell(model=styles[model], css="name"),
                 Cell(f"{count_text(count - stayed)} of {count_text(count)}", "num soft"),
-                *(Cell(text, "num") for text in cells),
-                Cell(", ".join(map(_short, last)) or "–", "num soft"),
+                *((Cell(dates[model], "num soft"),) if len(learned) > 1 else ()),
+                *(Cell(", ".join(map(_short, values)) or "–", "num") for values in used),
+                Cell(", ".join(map(_short, layers)) or "–", "num soft"),
             )
         )
-    names = ("fits that learned", "half, first fit", "half, last fit", "95 %, first fit", "95 %, last fit")
-    head = (Cell("Model", "name"), *(Cell(name, "num") for name in (*names, "middle mode by layer, last fit")))
-    return Table(f"Newest {step}s that hold half, and 95 %, of a network's sensitivity", (head,), tuple(body))
+    column = ("last that learned",) if len(learned) > 1 else ()
+    names = ("fits that learned", *column, "half within", "95 % within", "each layer forgets half within")
+    head = (Cell("Model", "name"), *(Cell(name, "num") for name in names))
+    when = f", of {learned[0]}" if len(learned) == 1 else ""
+    title = f"Newest {step}s that hold half, and 95 %, of the effect of the past, by the last fit that learned{when}"
+    return Table(title, (head,), tuple(body))
+
+
+def _last_learned(fits: pl.DataFrame) -> pl.DataFrame:
+    """The rows of the last fit in which a network learned; none where nothing was ever learned."""
+    return fits.filter(pl.col("cutoff") == fits.filter(kind="used").select(pl.col("cutoff").max()).to_series())
 
 
 def _short(value: float) -> str:

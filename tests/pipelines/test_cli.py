@@ -20,6 +20,7 @@ from ssmfin.errors import InputError
 from ssmfin_pipelines import cli
 from ssmfin_pipelines import run as run_module
 from ssmfin_pipelines.cli import main
+from ssmfin_pipelines.commands import run as run_command
 from ssmfin_pipelines.study import read_study
 
 HEAVY = ("torch", "pandas", "polars", "lightgbm", "statsmodels", "sklearn", "scipy", "matplotlib", "arch", "numpy")
@@ -54,6 +55,7 @@ def in_a_process(code: str, *arguments: str, cwd: Path | None = None) -> subproc
 LOADED = """
 import sys
 from ssmfin_pipelines.cli import main
+from ssmfin_pipelines.commands import run as run_command
 code = main(sys.argv[1:])
 print("LOADED", *sorted(set(sys.modules)), file=sys.stderr)
 sys.exit(code)
@@ -136,6 +138,8 @@ def test_validate_with_data_says_what_it_checked(folder: Path, capsys: pytest.Ca
         "finite, rv positive in every row.",
         "features: har (3 columns); none moved up to 2020-04-09 when all values after it were changed.",
         "folds: 5, 94 origins to forecast from, 470 forecasts in 5 tasks.",
+        "warning: walk_forward leaves 5 folds and 94 origins to forecast from, few to compare models on; use a smaller "
+        "walk_forward.train.size, or more data.",
     ]
 
 
@@ -149,6 +153,31 @@ def test_validate_with_data_refuses_what_run_would_refuse(
     assert main(["validate", "study.yaml"]) == 0
     assert main(["validate", "study.yaml", "--data"]) == 2
     assert "sees the future" in capsys.readouterr().err
+
+
+def test_the_verdict_is_folded_on_a_terminal_and_left_alone_in_a_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    verdict = "No model beats random_walk at any horizon beyond chance (p = 0.03 at least). " * 4
+    monkeypatch.setenv("COLUMNS", "70")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: False)
+    assert run_command._folded(verdict) == verdict
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    lines = run_command._folded(verdict).split("\n")
+    assert len(lines) > 4
+    assert max(map(len, lines)) <= 70
+    assert " ".join(lines) == verdict.strip()
+
+
+def test_few_folds_are_warned_of_before_a_run(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "study.yaml", "--set", "walk_forward.train.size=140"]) == 0
+    assert "warning: walk_forward leaves 1 fold and 14 origins to forecast from" in capsys.readouterr().err
+
+
+def test_plan_shows_every_fold_when_asked(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    many = ["plan", "study.yaml", "--set", "walk_forward.test.size=5"]
+    assert main(many) == 0
+    assert "... 14 more (--folds shows all)" in capsys.readouterr().out
+    assert main([*many, "--folds"]) == 0
+    assert re.findall(r"^ +(\d+) +\d+  2020", capsys.readouterr().out, flags=re.MULTILINE) == [*map(str, range(19))]
 
 
 def test_run_prints_the_verdict_and_leaves_a_run(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -124,5 +124,5 @@ def test_series_that_were_not_fitted_are_flagged_in_the_table_and_on_the_termina
 
 
 def test_a_feature_that_fits_nothing_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="column 'rvv' is not in the panel; did you mean 'rv'"):
+    with pytest.raises(InputError, match=r"lacks the column rvv \(features.kalman.column; did you mean 'rv'"):
         feature_table(study(tmp_path, features={"kalman": {"kind": "kalman", "column": "rvv"}}))

@@ -31,7 +31,15 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_folder_of_a_run_says_what_its_networks_remember(directory: Path) -> None:
     table = memory(directory)
     assert table.equals(memory(str(directory), "net"))
-    assert table.equals(pl.read_parquet(directory / "memory.parquet"))
+    stored = pl.read_parquet(directory / "memory.parquet")
+    assert table.sort(stored.columns).select(stored.columns).equals(stored.sort(stored.columns))
+    assert table.columns[:4] == ["model", "kind", "level", "days"]
+    assert table.row(0)[:3] == ("net", "used", 0.05)
+    assert table["cutoff"][0] == stored["cutoff"].max()
+    wide = table.filter(kind="used").pivot("level", index=["model", "seed", "cutoff"], values="days")
+    assert wide.columns[3:] == ["0.05", "0.25", "0.5", "0.75", "0.95"]
+    assert (wide["0.5"] <= wide["0.95"]).all()
+    assert len(wide) == stored.filter(kind="used", level=0.5).height
     folds = pl.read_parquet(directory / "folds.parquet")
     assert table["cutoff"].unique().sort().to_list() == folds["cutoff"].unique().sort().to_list()
     assert set(table["seed"]) == {0, 1}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -54,7 +55,13 @@ def test_the_rendered_plan_shows_every_model_and_shortens_a_long_fold_table(tmp_
     plan = plan_study(make_study(tmp_path, walk_forward={"test": {"size": 1}, "validation": {"size": 10}}))
     text = plan.render()
     assert plan.folds.height == 81
-    assert len(text.splitlines()) < 60
+    lines = text.splitlines()
+    assert len(lines) < 30
+    assert "... 76 more (--folds shows all)" in lines
+    assert len(plan.render(all_folds=True).splitlines()) == len(lines) + 75
+    assert text.index("tasks, 0 done already") < text.index("\nmodel ") < text.index("\nfold ")
+    rows = {line.split()[0]: line for line in lines if line}
+    assert [re.search(r" (\d+) +\d+ +\d+ +\d+ +0 ", rows[name])[1] for name in ("har", "toy")] == ["1", "2"]  # type: ignore[index]
     assert all(name in text for name in plan.models["model"])
     assert " 80 " in text
     assert max(map(len, text.splitlines())) <= 140

@@ -25,6 +25,12 @@ def init(
             show_default=False,
         ),
     ] = None,
+    id_name: Annotated[
+        str | None,
+        typer.Option(
+            "--id", metavar="COLUMN", help="Which column names the series; default: found out.", show_default=False
+        ),
+    ] = None,
     schema: Annotated[
         bool, typer.Option("--schema", help="Also write study.schema.json beside it, from which editors complete.")
     ] = False,
@@ -40,15 +46,17 @@ def init(
     completion = output.parent / "study.schema.json"
     if schema:
         check_target(completion, suffix=".json", force=force)
-    if data is None and date_format is not None:
-        from ssmfin.errors import InputError
+    for option, given in (("--date-format", date_format), ("--id", id_name)):
+        if data is None and given is not None:
+            from ssmfin.errors import InputError
 
-        raise InputError(f"--date-format is {date_format!r}, but no file is named; name it: ssmfin init FILE.")
+            raise InputError(f"{option} is {given!r}, but no file is named; name it: ssmfin init FILE.")
     from ssmfin_pipelines.study.looking import embedded_facts, look_at
-    from ssmfin_pipelines.study.starter import settle
+    from ssmfin_pipelines.study.starter import reasons, settle
 
-    text, study = settle(
-        embedded_facts() if data is None else look_at(data, date_format), schema=completion.name if schema else None
+    text, study, facts = settle(
+        embedded_facts() if data is None else look_at(data, date_format, id_name),
+        schema=completion.name if schema else None,
     )
     write_atomically(output, lambda stream: stream.write(text.encode()))
     if schema:
@@ -58,8 +66,13 @@ def init(
     typer.echo(output)
     how = study.target
     typer.echo(f"forecasts the {how.aggregate} of {how.column} over {_listed(how.horizons)} rows ahead", err=True)
-    if study.data.on_breach == "drop":
-        typer.echo("some rows are left out (on_breach: drop); the study says which", err=True)
+    if "unique_id" in facts.columns:
+        column = facts.columns["unique_id"]
+        how_known = ", by its values; if that is wrong: --id COLUMN --force" if facts.id_guessed else ""
+        typer.echo(f"{facts.ids:,} series, named by column {column}{how_known}", err=True)
+    if facts.dropped:
+        count = f"{facts.left_out:,} of {facts.rows:,} rows are left out (on_breach: drop)"
+        typer.echo(f"{count}: {reasons(facts.dropped)}", err=True)
     typer.echo(f"next: look at it, then  ssmfin run {output}", err=True)
 
 

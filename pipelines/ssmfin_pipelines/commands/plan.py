@@ -15,6 +15,7 @@ def plan(
     time: Annotated[
         bool, typer.Option("--time", help="Time one short fit of each model instead of guessing; seconds to a minute.")
     ] = False,
+    folds: Annotated[bool, typer.Option("--folds", help="Show every fold of a long table.")] = False,
     allow_imports: AllowImports = False,
 ) -> None:
     """Show the folds, fits and cost of a run.
@@ -28,4 +29,4 @@ def plan(
     def tell(name: str) -> None:
         typer.echo(f"timing a fit of {name}", err=True)
 
-    typer.echo(plan_study(checked, time=tell if time else None).render())
+    typer.echo(plan_study(checked, time=tell if time else None).render(all_folds=folds))

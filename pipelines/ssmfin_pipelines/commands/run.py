@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -39,9 +41,9 @@ def run(
         done = f" ({stop})" if str(stop) else ""
         typer.echo(f"interrupted; run the same command again {again}to go on{done}", err=True)
         raise typer.Exit(130) from None
-    typer.echo(outcome.headline)
+    typer.echo(_folded(outcome.headline))
     for paragraph in outcome.paragraphs:
-        typer.echo(f"\n{paragraph}")
+        typer.echo(f"\n{_folded(paragraph)}")
     if outcome.leaderboard.height:
         typer.echo("\n" + "\n".join(leaderboard_lines(outcome.leaderboard, checked.evaluate.losses[0])))
     typer.echo(f"\nrun: {outcome.directory}")
@@ -51,6 +53,16 @@ def run(
         typer.echo(line, err=True)
     if outcome.failures:
         raise typer.Exit(1)
+
+
+def _folded(text: str) -> str:
+    """Text as wide as the terminal, as `compare` prints it; unchanged in a pipe or a file."""
+    if not sys.stdout.isatty():
+        return text
+    from ssmfin_pipelines.comparison_text import folded
+
+    width = max(60, min(shutil.get_terminal_size((100, 24)).columns, 120))
+    return "\n".join(folded(line, width) for line in text.split("\n"))
 
 
 def leaderboard_lines(leaderboard: pl.DataFrame, loss: str) -> list[str]:

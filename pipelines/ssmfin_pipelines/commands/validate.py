@@ -67,7 +67,7 @@ def _of_data(study: Study) -> list[str]:
         InputError: a run would end with it.
     """
     from ssmfin.data.levels import price_warning
-    from ssmfin_pipelines.prepare import prepare
+    from ssmfin_pipelines.prepare import few_forecasts, prepare
     from ssmfin_pipelines.run import CHECKING, check
 
     prepared = prepare(study)
@@ -88,7 +88,7 @@ def _of_data(study: Study) -> list[str]:
         f"{_count(len(prepared.everything), 'task')}.",
     ]
     doubt = price_warning(panel, target.column, target.transform)
-    lines += [f"warning: {doubt}"] if doubt else []
+    lines += [f"warning: {warning}" for warning in (few_forecasts(prepared), doubt) if warning]
     return lines + _losses(panel, experiment)
 
 

@@ -19,9 +19,9 @@ from ssmfin.data.moments import parse_text
 from ssmfin.data.sources import CsvSource
 from ssmfin.errors import InputError
 from ssmfin_pipelines.study.opening import source_of
+from ssmfin_pipelines.study.series import id_column, require_one_row
 
 _DATE_NAMES = ("ds", "date", "datetime", "timestamp", "time", "day", "trade_date", "datum", "fecha", "index")
-_ID_NAMES = ("unique_id", "symbol", "ticker", "id", "asset", "instrument", "permno", "ric", "isin", "name")
 _TARGET_NAMES = (
     "rv5", "rv", "realized_variance", "realised_variance", "rvar", "variance", "rv5_ss", "parkinson", "bv", "rk",
 )  # fmt: skip
@@ -67,8 +67,10 @@ class Facts:
         measures: the target is computed from open, high, low, close. others: columns that could be targets instead.
         returns: column of returns, if there is one. date_format: how dates that are not ISO are written.
         first_date: as the file has it.
-        ids: how many. minutes: between two rows, of data within the day; 0: daily or longer.
-        dropped: what is wrong with how many rows, which on_breach: drop leaves out.
+        ids: how many. id_guessed: the id column, where its values gave it away and not its name.
+        minutes: between two rows, of data within the day; 0: daily or longer.
+        rows: of the file, 0: unknown.
+        dropped: what is wrong with how many rows, which on_breach: drop leaves out. left_out: how many these are.
     """
 
     name: str
@@ -83,8 +85,11 @@ class Facts:
     date_format: str | None = None
     first_date: str = ""
     ids: int = 1
+    id_guessed: str | None = None
     minutes: float = 0.0
+    rows: int = 0
     dropped: tuple[tuple[str, int], ...] = ()
+    left_out: int = 0
 
     @property
     def of_returns(self) -> bool:
@@ -97,13 +102,14 @@ def embedded_facts() -> Facts:
     return Facts("sp500-volatility", source, {}, "parkinson", True, 5_000, measures=True, returns="log_return")
 
 
-def look_at(path: Path, date_format: str | None = None) -> Facts:
+def look_at(path: Path, date_format: str | None = None, id_name: str | None = None) -> Facts:
     """Facts about a csv or parquet file.
 
     Args:
         date_format: how dates are written (strftime); None: found out from all of them.
+        id_name: the column that names the series; None: found out.
     Raises:
-        InputError: it cannot be read, has too few rows, or no column can be a date or a target.
+        InputError: it cannot be read, has too few rows, no column can be a date or a target, or rows share a date.
     """
     source = source_of(path)
     frame = next(iter(source.parts())).frame
@@ -114,7 +120,10 @@ def look_at(path: Path, date_format: str | None = None) -> Facts:
         if frame.height >= LEAST_DATES:
             raise
         raise InputError(f"{too_few(path, frame.height, 'row')} Besides, {error}") from None
-    ids = next((named[name] for name in _ID_NAMES if name in named and named[name] != dates), None)
+    ids, guessed = id_column(path, frame, dates, id_name)
+    count = frame[dates].n_unique()
+    if count >= LEAST_DATES:  # else too few: settle says so
+        require_one_row(path, frame, dates, date_format, ids)
     mark = source.decimal if isinstance(source, CsvSource) else "."
     numbers = {name: _numbers(frame[name], mark) for name in frame.columns if name not in (dates, ids) and name.strip()}
     values = {name: column for name, column in numbers.items() if column is not None}
@@ -143,13 +152,15 @@ def look_at(path: Path, date_format: str | None = None) -> Facts:
         columns=columns,
         target=target,
         positive=positive,
-        dates=frame[dates].n_unique(),
+        dates=count,
         measures=measures,
         others=tuple(name for name in values if name != target and name not in taken),
         returns=returns,
         date_format=date_format,
         first_date=first,
-        ids=1 if ids is None else frame[ids].n_unique(),
+        ids=1 if ids is None else frame[ids].drop_nulls().n_unique(),
+        id_guessed=ids if guessed else None,
+        rows=frame.height,
     )
 
 

@@ -206,7 +206,14 @@ class Study(_Section):
         Raises:
             InputError: the data breach the panel's contract.
         """
-        return self.data.load(target=self.target.column, positive=self.target.transform == "log")
+        used = {
+            column: f"features.{name}.{key}"
+            for name, spec in self.features.items()
+            for key in ("column", "columns")
+            if key in spec.model_fields_set and key in type(spec).model_fields
+            for column in _texts(getattr(spec, key))
+        }
+        return self.data.load(target=self.target.column, positive=self.target.transform == "log", used=used)
 
     def experiment(self, panel: Panel) -> Experiment:
         """What fixes every forecast of the study, over `panel`."""
@@ -231,3 +238,8 @@ class Study(_Section):
     def to_yaml(self) -> str:
         """`resolved()` as YAML text."""
         return dump(self.resolved())
+
+
+def _texts(value: Any) -> list[str]:
+    """The names in a setting that holds one, several or none."""
+    return [value] if isinstance(value, str) else [item for item in value or () if isinstance(item, str)]

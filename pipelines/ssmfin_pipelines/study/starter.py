@@ -16,12 +16,14 @@ if TYPE_CHECKING:
 
 LONG = 10_000  # dates; there are not that many trading days, these are hours or minutes
 RANKED_IDS = 40  # with fewer ids the order of a date says little
+MOST_LEFT_OUT = 0.1  # of the rows; where more breach the contract, the file is not what it seems to be
 
 
-def settle(facts: Facts, *, schema: str | None = None) -> tuple[str, Study]:
+def settle(facts: Facts, *, schema: str | None = None) -> tuple[str, Study, Facts]:
     """The study for a file, as text and as it reads, tried on the file's own rows: its folds can be cut.
 
-    Rows that breach the panel's contract are left out where that mends it, and the text says how many.
+    Rows that breach the panel's contract are left out where that mends it and they are few; the text and the facts,
+    which are returned as the panel has them, say how many.
 
     Raises:
         InputError: no study can be made of the file as it is; says why.
@@ -37,7 +39,7 @@ def settle(facts: Facts, *, schema: str | None = None) -> tuple[str, Study]:
     text = starter_text(facts, schema=schema)
     study = _read(text)
     study.experiment(panel).tasks()
-    return text, study
+    return text, study, facts
 
 
 def _loaded(facts: Facts) -> tuple[Panel, Facts]:
@@ -48,7 +50,24 @@ def _loaded(facts: Facts) -> tuple[Panel, Facts]:
             raise
         dropping = replace(facts, dropped=(("rows", 0),))
         panel = _read(starter_text(dropping)).load()
-        return panel, replace(facts, dropped=tuple(panel.notes["dropped"].items()) or dropping.dropped)
+        dropped = tuple(panel.notes["dropped"].items()) or dropping.dropped
+        left_out = facts.rows - panel.frame.height - int(panel.notes.get("warm_up_rows", 0))
+        if left_out > MOST_LEFT_OUT * facts.rows:
+            where = facts.source.get("path", "the source")
+            raise InputError(
+                f"{where}: {left_out:,} of {facts.rows:,} rows cannot be used, too many to leave out "
+                f"({reasons(dropped)}); correct or delete them in the file."
+            ) from None
+        return panel, replace(facts, dropped=dropped, left_out=left_out)
+
+
+def reasons(dropped: tuple[tuple[str, int], ...]) -> str:
+    """What is wrong with how many rows, in a line.
+
+    >>> reasons((("high is below low", 2), ("low is not a positive price", 1)))
+    'high is below low: 2 rows, low is not a positive price: 1 row'
+    """
+    return ", ".join(f"{what}: {count:,} row{'' if count == 1 else 's'}" for what, count in dropped)
 
 
 def _read(text: str) -> Study:
@@ -119,7 +138,8 @@ def _editor(schema: str | None) -> list[str]:
 def _data(facts: Facts) -> list[str]:
     lines = ["data:", f"  source: {_flow(facts.source)}"]
     if facts.columns:
-        lines.append(f"  columns: {_flow(facts.columns)}  # our names: the file's")
+        guessed = "; the id column was found by its values" if facts.id_guessed else ""
+        lines.append(f"  columns: {_flow(facts.columns)}  # our names: the file's{guessed}")
     if facts.date_format:
         read = read_as(facts.first_date, facts.date_format)
         lines.append(f"  date_format: {json.dumps(facts.date_format)}  # {facts.first_date} is {read}")
@@ -130,8 +150,8 @@ def _data(facts: Facts) -> list[str]:
             "  measures: {kind: range, estimators: [parkinson]}  # variance of a row, decimal, from high and low"
         )
     lines += [
-        "  # A further series, known from the next day on; then features: {fear: {kind: columns, columns: [vix__x]}}",
-        "  # exogenous: [{name: vix, source: {kind: csv, path: vix.csv}, columns: {ds: Date, x: Close}}]",
+        "  # A further series, known from the next day on; features: {fear: {kind: columns, columns: [vix__close]}}",
+        "  # exogenous: [{name: vix, source: {kind: csv, path: vix.csv}, columns: {ds: Date, close: Close}}]",
     ]
     if facts.minutes:
         lines += [
@@ -140,7 +160,7 @@ def _data(facts: Facts) -> list[str]:
         ]
     if facts.dropped:
         lines += ["  on_breach: drop  # leaves out, and counts in the report:"]
-        lines += [f"  #   {what}: {count:,} row{'' if count == 1 else 's'}" for what, count in facts.dropped]
+        lines += [f"  #   {reasons((item,))}" for item in facts.dropped]
     return lines
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from ruamel.yaml.error import MarkedYAMLError
 
 _REMEDIES = (
@@ -26,6 +28,7 @@ _PROBLEMS = (
     ("undefined alias", "a value that starts with * refers to another one"),
     ("another document", "a second document begins there"),
 )
+_COLONS = ("mapping values are not allowed", "could not find expected ':'")
 
 
 def syntax_error(error: MarkedYAMLError, text: str, name: str) -> str:
@@ -37,6 +40,11 @@ def syntax_error(error: MarkedYAMLError, text: str, name: str) -> str:
     problem = (error.problem or error.context or "a syntax error").splitlines()[0]
     opened = error.context_mark.line + 1 if error.context_mark is not None else number
     context = error.context or ""
+    missing = _missing_colon(lines, number) if "flow" not in context and any(s in problem for s in _COLONS) else None
+    if missing is not None:
+        number, key = missing
+        problem, remedy = f"a ':' is probably missing after {key!r}", "write `key: value`, with a space after the colon"
+        return _told(name, number, lines, problem, remedy)
     if "quoted scalar" in context and "end of stream" in problem:
         remedy = f"close the quote opened on line {opened}"
     elif "flow" in context:
@@ -46,5 +54,21 @@ def syntax_error(error: MarkedYAMLError, text: str, name: str) -> str:
             (text for sign, text in _REMEDIES if sign in problem), "check the indentation, quotes and brackets"
         )
     problem = next((text for sign, text in _PROBLEMS if sign in problem), problem)
+    return _told(name, number, lines, problem, remedy)
+
+
+def _missing_colon(lines: list[str], number: int) -> tuple[int, str] | None:
+    """The line and the key that seem to lack their colon: `har {...` on the line itself, `har` or `size 60` above."""
+    if found := re.match(r"\s*(?:- )?([\w.-]+)\s+[{\[]", lines[number - 1]):
+        return number, found[1]
+    above = (n for n in range(number - 1, 0, -1) if lines[n - 1].split("#")[0].strip())
+    before = next(above, None)
+    if before is None:
+        return None
+    found = re.fullmatch(r"\s*([\w.-]+)(?:\s+[^\s:]+)?\s*", lines[before - 1].split("#")[0])
+    return None if found is None else (before, found[1])
+
+
+def _told(name: str, number: int, lines: list[str], problem: str, remedy: str) -> str:
     shown = lines[number - 1].strip(" \r")[:60]
     return f"{name}, line {number}: {shown!r} is not valid YAML, {problem}; {remedy}."

@@ -124,12 +124,20 @@ class FittedDeep(Fitted):
         """What training came to, in words."""
         learned = self.learned
         if not any(learned):
-            return f"stayed at {self.base_name}"
+            return f"learned nothing beyond {self.base_name}, {self._why_nothing()}"
         text = f"best epoch {self.notes['best_epoch']:.3g} of {self.notes['epochs']:.3g}"
         if len(learned) > 1:
             text += ", on average"
         stayed = len(learned) - sum(learned)
         return f"{text}; {stayed} of {len(learned)} networks stayed at {self.base_name}" if stayed else text
+
+    def _why_nothing(self) -> str:
+        epochs = self.notes.get("epochs", 0)
+        if not epochs:
+            return "for no epoch was trained"
+        if "validation_loss" not in self.notes:
+            return "for its correction is exactly zero"
+        return f"for no epoch of {epochs:.3g} lowered the validation loss"
 
     def memory(self, design: Design) -> Memory:
         return Memory(layer_memories(self), sensitivity_by_age(self, design))

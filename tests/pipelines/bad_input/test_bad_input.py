@@ -162,7 +162,15 @@ DATA: dict[str, Data] = {
     "decimal_commas": Data(
         csv(table().replace(".", ",")), ("rv.csv line 2 has 4 fields where the header has 3", "decimal")
     ),
-    "target_column_misspelt": Data(csv(table(header="unique_id,ds,rv5")), ("rv.csv lacks the column rv", "'rv5'")),
+    "target_column_misspelt": Data(
+        csv(table(header="unique_id,ds,rv5")),
+        ("rv.csv lacks the column rv (target.column; did you mean 'rv5'?); it has [", "'rv5'"),
+    ),
+    "target_column_in_the_other_case": Data(
+        csv(table(header="unique_id,ds,RV")),
+        ("rv.csv lacks the column ret (features.mine.columns), and rv (target.column; did you mean 'RV'?); it has [",),
+        ("features={mine: {kind: columns, columns: [ret]}}",),
+    ),
     "target_column_of_words": Data(
         csv("unique_id,ds,rv\n" + "".join(f"a,{day},calm\n" for day in dates(120))), ("rv is not a number", "'calm'")
     ),
@@ -231,7 +239,8 @@ DATA: dict[str, Data] = {
     ),
     "one_date_alone": Data(csv(table(count=1)), ("the panel has a single date, 2020-01-01", "at least two dates")),
     "window_longer_than_the_data": Data(
-        csv(table(count=40)), ("walk_forward.train.size is 60", "longer than the panel (40 dates)", "use at most 39")
+        csv(table(count=40)),
+        ("walk_forward.train.size is 60", "longer than the panel (40 dates)", "use 20 or less, which leaves 20 dates"),
     ),
     "window_that_leaves_no_forecast": Data(
         csv(table()), ("complete training rows", "walk_forward.train.min_rows"), ("walk_forward.train.min_rows=60",)
@@ -416,6 +425,8 @@ ARGUMENTS: dict[str, tuple[list[str], tuple[str, ...]]] = {
         ["init", "-o", "new.yaml", "--date-format", "%d/%m/%Y"],
         ("no file is named", "ssmfin init FILE"),
     ),
+    "init_with_an_id_of_no_file": (["init", "-o", "new.yaml", "--id", "x"], ("--id is 'x'", "no file is named")),
+    "init_with_an_unknown_id": (["init", "rv.csv", "-o", "new.yaml", "--id", "zzz"], ("'zzz'", "no column of rv.csv")),
     "init_with_a_wrong_date_format": (
         ["init", "rv.csv", "-o", "new.yaml", "--date-format", "%d/%m/%Y"],
         ("rv.csv has no column that --date-format '%d/%m/%Y' reads", "leave it out"),

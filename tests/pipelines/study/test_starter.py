@@ -22,7 +22,7 @@ VALUES = [1e-4 * (1 + index * 37 % 23) for index in range(len(DAYS))]
 
 
 def written(path: Path) -> dict[str, object]:
-    text, study = settle(look_at(path))
+    text, study, _ = settle(look_at(path))
     values = parse(text, "study.yaml").value
     assert study_from(values) == study
     study.experiment(study.load()).tasks()
@@ -107,7 +107,7 @@ def prices(rows: int = N) -> dict[str, object]:
 
 def ohlc_with_defects(folder: Path) -> Path:
     frame = pl.DataFrame({"Date": WEEKDAYS, **prices()})
-    flat = (pl.int_range(N) % 50 == 7).fill_null(False)
+    flat = (pl.int_range(N) % 150 == 7).fill_null(False)
     frame.with_columns(
         High=pl.when(flat).then("Close").otherwise("High"), Low=pl.when(flat).then("Close").otherwise("Low")
     ).write_csv(folder / "spy.csv")
@@ -176,9 +176,9 @@ def test_files_of_five_shapes_give_studies_that_run(
 
 
 def test_rows_that_breach_the_contract_are_left_out_and_counted(tmp_path: Path) -> None:
-    text, study = settle(look_at(ohlc_with_defects(tmp_path)))
+    text, study, _ = settle(look_at(ohlc_with_defects(tmp_path)))
     assert study.data.on_breach == "drop"
-    assert "#   parkinson is not positive and a log is taken of it: 6 rows" in text
+    assert "#   parkinson is not positive and a log is taken of it: 2 rows" in text
 
 
 @pytest.mark.parametrize("form", ["%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y", "%Y%m%d", "%d-%b-%Y", "%Y/%m/%d"])
@@ -275,7 +275,7 @@ def test_validate_and_run_warn_of_a_log_of_prices(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    text, _ = settle(look_at(realized_variance(tmp_path)))
+    text, *_ = settle(look_at(realized_variance(tmp_path)))
     pl.DataFrame({"symbol": ["a"] * N, "date": WEEKDAYS, "rv": VARIANCE, "kurs": CLOSE, "ret": 0.01}).write_csv(
         tmp_path / "rv.csv"
     )
@@ -308,3 +308,95 @@ def test_the_schema_is_written_beside_the_study_for_the_editor(tmp_path: Path, m
     assert (
         main(["init", "rv.csv", "-o", "third.yaml", "--schema"]) == 2
     )  # the schema is there: not over another unasked
+
+
+def three_series(column: str, names: tuple[object, ...] = (".GDAXI", ".FTSE", ".SPX")) -> pl.DataFrame:
+    return pl.concat([pl.DataFrame({"Date": WEEKDAYS, column: [name] * N, "RV": VARIANCE}) for name in names])
+
+
+@pytest.mark.parametrize("column", ["Index", "market", "ISIN", "code", "Wert"])
+@pytest.mark.parametrize("by_date", [False, True])
+@pytest.mark.parametrize("names", [(".GDAXI", ".FTSE", ".SPX"), (101, 7, 33)])
+def test_a_column_that_names_series_is_the_id(
+    column: str, by_date: bool, names: tuple[object, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Known by its name, or by its values alone: few of them, and no two rows of one date have the same."""
+    frame = three_series(column, names)
+    (frame.sort("Date", maintain_order=True) if by_date else frame).write_csv(tmp_path / "x.csv")
+    study = tmp_path / "s.yaml"
+    assert main(["init", str(tmp_path / "x.csv"), "-o", str(study)]) == 0
+    guessed = ", by its values; if that is wrong: --id COLUMN --force" if column == "Wert" else ""
+    assert f"3 series, named by column {column}{guessed}\n" in capsys.readouterr().err
+    assert f"unique_id: {column}}}" in study.read_text()
+    assert ("found by its values" in study.read_text()) == bool(guessed)
+    assert "on_breach" not in study.read_text()
+    assert main(["validate", str(study), "--data"]) == 0
+    assert f"data: {3 * N:,} rows, 3 ids, {N:,} dates" in capsys.readouterr().out
+
+
+def test_columns_that_name_no_series_are_no_ids(tmp_path: Path) -> None:
+    """A row number called Index or id, trade counts, and states beside dates that are unique already."""
+    frame = pl.DataFrame({"Date": WEEKDAYS, "RV": VARIANCE}).with_columns(
+        pl.int_range(N).alias("Index"), pl.int_range(N).alias("id"), code=pl.int_range(N) % 5, state=pl.lit("open")
+    )
+    frame.write_csv(tmp_path / "x.csv")
+    assert look_at(tmp_path / "x.csv").ids == 1
+    for other in ({"hour": [9, 10]}, {"clock": ["09:30", "16:00"]}, {"trades": range(60)}):
+        ((name, values),) = other.items()
+        column = [list(values)[(row * 7 + late * 31) % len(values)] for late in (0, 1) for row in range(N)]
+        pl.concat([frame.drop("Index", "id", "code", "state")] * 2).with_columns(
+            pl.Series(name, column), VARIANCE=pl.int_range(2 * N)
+        ).write_csv(tmp_path / "y.csv")
+        with pytest.raises(InputError, match=r"dates start over 1 time in the file, 300 of 600 rows repeat the date"):
+            look_at(tmp_path / "y.csv")
+
+
+def test_the_id_column_can_be_given(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    frame = three_series("Wert").with_columns(Land=pl.lit("x") + pl.col("Wert"))
+    frame.write_csv(tmp_path / "x.csv")
+    command = ["init", str(tmp_path / "x.csv"), "-o", str(tmp_path / "s.yaml"), "--force"]
+    assert main([*command, "--id", "Land"]) == 0
+    assert "unique_id: Land}" in (tmp_path / "s.yaml").read_text()
+    capsys.readouterr()
+    for name, message in (
+        ("Lant", "--id is 'Lant', which is no column of"),
+        ("Date", "--id is 'Date', which holds the dates of"),
+        ("RV", "600 of 900 rows repeat the date of another row of the same 'RV'; keep one row for each date, or if"),
+    ):
+        assert main([*command, "--id", name]) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_dates_that_repeat_without_an_id_column_are_refused(tmp_path: Path) -> None:
+    """Dropping what repeats would throw away nearly all rows, or choose between rows nobody can choose between."""
+    frame = three_series("Wert").drop("Wert").with_columns(other=pl.int_range(3 * N) * 0.5)
+    remedy = r"if a column names the series, give it: --id NAME \(columns: RV, other\)"
+    frame.write_csv(tmp_path / "x.csv")
+    with pytest.raises(InputError, match=rf"dates start over 2 times in the file, 600 of 900 rows .*; {remedy}"):
+        look_at(tmp_path / "x.csv")
+    frame.sort("Date").write_csv(tmp_path / "x.csv")
+    with pytest.raises(InputError, match=rf"x.csv: 600 of 900 rows repeat the date of another row; {remedy}"):
+        look_at(tmp_path / "x.csv")
+    one = pl.concat([frame.head(N), frame.slice(5, 1)])
+    one.sort("Date").write_csv(tmp_path / "x.csv")
+    with pytest.raises(InputError, match="repeat the date"):
+        look_at(tmp_path / "x.csv")
+
+
+def test_many_rows_that_breach_the_contract_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["init", str(tmp_path / "x.csv"), "-o", str(tmp_path / "s.yaml")]
+    frame = three_series("symbol")
+    rows = pl.int_range(3 * N)
+    frame.with_columns(RV=pl.when(rows % 9 == 4).then(float("nan")).otherwise("RV")).write_csv(tmp_path / "x.csv")
+    assert main(command) == 2
+    assert (
+        "100 of 900 rows cannot be used, too many to leave out (RV is the target and is missing (NaN): 100 rows); "
+        "correct or delete them in the file." in capsys.readouterr().err
+    )
+    assert not (tmp_path / "s.yaml").exists()
+    frame.with_columns(RV=pl.when(rows % 20 == 4).then(float("nan")).otherwise("RV")).write_csv(tmp_path / "x.csv")
+    assert main(command) == 0
+    assert (
+        "45 of 900 rows are left out (on_breach: drop): RV is the target and is missing (NaN): 45 rows"
+        in capsys.readouterr().err
+    )

@@ -82,9 +82,9 @@ def test_missing_target_is_answered_with_the_nearest_column(frame: pl.DataFrame)
 
 def test_a_misspelled_measure_is_answered_with_what_data_measures_makes() -> None:
     source = {"kind": "arch", "series": ["sp500"]}
-    with pytest.raises(InputError, match=r"parkinsn \(did you mean 'parkinson'\?\)"):
+    with pytest.raises(InputError, match=r"parkinsn \(target; did you mean 'parkinson'\?\)"):
         load_panel(source, measures={"kind": "range"}, target="parkinsn")
-    with pytest.raises(InputError, match=r"xyz \(known: .*log_return, .*parkinson"):
+    with pytest.raises(InputError, match=r"xyz \(target; known: .*log_return, .*parkinson"):
         load_panel(source, measures={"kind": "range"}, target="xyz")
 
 

@@ -120,8 +120,43 @@ def test_the_report_shows_it(result, tmp_path) -> None:
     page = result.report(tmp_path / "r.html").read_text()
     assert '<section id="memory">' in page
     assert '<a href="#memory">' in page
-    assert "Newest days that hold half, and 95 %, of a network" in page
+    date = str(result.memory.filter(model="tcn")["cutoff"].max())[:10]
+    for words in ("hold half, and 95 %, of the effect of the past", "last that learned", date):
+        assert words in page
+    for jargon in ("hangs on", "draws anew", "middle mode"):
+        assert jargon not in page
     folds = len(result.experiment.folds)
     assert f"{folds} of {folds} fits learned nothing" in page
     without = replace(result, memory=None).report(tmp_path / "w.html").read_text()
     assert 'id="memory"' not in without
+
+
+def test_the_table_is_of_the_last_fit_that_learned_and_the_plot_has_a_unit() -> None:
+    """Three fits, the last of which learned nothing: its modes must not stand beside what the second one uses."""
+    from matplotlib.figure import Figure
+
+    from ssmfin.reporting.memory import _draw_with_unit, _table, over_fits
+    from ssmfin.reporting.style import model_styles
+
+    def fit(number: int, scale: float, learned: bool) -> pl.DataFrame:
+        memory = Memory(
+            [LayerMemory(0, 0, learned, np.full((2, 2), scale / math.log(2)))], learned * np.ones(number + 4)
+        )
+        return memory_of_fit(memory, training(DAYS[: 30 + number]), model="s4d", seed=0, fit=number)
+
+    fits = over_fits(pl.concat([fit(0, 10.0, True), fit(1, 20.0, True), fit(2, 30.0, False)]))
+    styles = model_styles(["s4d"], {"s4d": "ssm"}, "s4d")
+    table = _table({"s4d": fits}, styles, "day")
+    assert table.caption.endswith(f"by the last fit that learned, of {DAYS[30]}")
+    assert [cell.text for cell in table.head[0]][1:] == [
+        "fits that learned",
+        "half within",
+        "95 % within",
+        "each layer forgets half within",
+    ]
+    assert [cell.text for cell in table.body[0]][1:] == ["2 of 3", "3", "5", "20"]
+    nothing = _table({"s4d": over_fits(fit(2, 30.0, False))}, styles, "day")
+    assert [cell.text for cell in nothing.body[0]][1:] == ["0 of 1", "–", "–", "–"]
+    axes = Figure().add_subplot()
+    _draw_with_unit(axes, fits, "days")
+    assert axes.get_ylabel() == "days"

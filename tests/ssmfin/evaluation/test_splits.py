@@ -95,6 +95,21 @@ def test_a_window_longer_than_the_data_is_refused_with_the_number_of_dates():
         WalkForward(train=100, validation=10).folds(dates)
 
 
+@pytest.mark.parametrize(
+    ("count", "remedy"),
+    [
+        (5454, r"use 5244 or less, which leaves 210 dates"),
+        (300, "use 150 or less"),
+        (90, r"give more dates, or shorten"),
+    ],
+)
+def test_a_window_longer_than_the_data_is_answered_with_a_size_that_leaves_enough_to_forecast(count, remedy):
+    dates = np.datetime64("2000-01-01") + np.arange(count)
+    walk = WalkForward(train=6000, validation=50, test=21)
+    with pytest.raises(InputError, match=remedy):
+        walk.folds(dates)
+
+
 def test_a_start_outside_the_possible_dates_is_refused():
     dates = np.arange("2020-01-01", "2020-03-01", dtype="M8[D]")
     walk = WalkForward(train=30, validation=10, start=dt.date(2020, 1, 5))

@@ -186,8 +186,18 @@ def test_a_fitted_model_says_in_a_line_what_it_is(past) -> None:
     assert repr(fitted(LinearRegression(), past)).startswith("Trained(LinearRegression for rv")
     stayed = fitted(sf.S4D(**SMALL | {"epochs": 0}), past)
     assert repr(stayed).startswith("Trained(s4d, correcting log_har, for rv")
-    assert repr(stayed).endswith("; training: stayed at log_har)")
+    assert repr(stayed).endswith("; training: learned nothing beyond log_har, for no epoch was trained)")
+    assert stayed.notes == (
+        "s4d learned nothing beyond log_har, for no epoch was trained: its forecasts are those of log_har.",
+    )
+    assert har.notes == ()
     assert repr(fitted(sf.S4D(**SMALL, early_stopping=False), past)).endswith("; training: best epoch 2 of 2)")
+    useless = fitted(sf.S4D(**SMALL), past)
+    for parameter in useless.fitted.network.head.parameters():  # what early stopping keeps when no epoch is better
+        parameter.data.zero_()
+    assert repr(useless).endswith(
+        "; training: learned nothing beyond log_har, for no epoch of 2 lowered the validation loss)"
+    )
     live = stayed.live(past, keep=30)
     assert repr(live).startswith(f"Live(keep=30; 90 rows of 3 ids kept, until {last}; of Trained(s4d")
     assert len(repr(live)) < 300

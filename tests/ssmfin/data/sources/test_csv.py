@@ -98,6 +98,15 @@ def test_date_format_reads_other_dates(tmp_path: Path) -> None:
     assert load(tmp_path, compact, date_format="%Y%m%d").fingerprint() == load(tmp_path, GOOD).fingerprint()
 
 
+def test_dates_of_another_form_are_told_with_the_users_own_column_and_a_keyword(tmp_path: Path) -> None:
+    mine = "Symbol,Date,rv\na,04/01/2000,1\na,14/01/2000,1\n"
+    named = {"unique_id": "Symbol", "ds": "Date"}
+    with pytest.raises(InputError, match=r"column Date holds no ISO date, '04/01/2000'; set date_format='%d/%m/%Y' "):
+        load(tmp_path, mine, columns=named)
+    with pytest.raises(InputError, match=r"Date is missing"):
+        load(tmp_path, mine.replace("04/01/2000", ""), columns=named, date_format="%d/%m/%Y")
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [
@@ -134,7 +143,7 @@ def test_date_format_reads_other_dates(tmp_path: Path) -> None:
             ["mixes time zones", "line 2", "line 3", "one zone"],
         ),
         (GOOD.encode()[:4].replace(b"uniq", b"PAR1") + GOOD.encode(), ["is a parquet file", "kind: parquet"]),
-        (gzip.compress(GOOD.encode())[:-12], ["damaged gzip"]),
+        (gzip.compress(GOOD.encode(), mtime=0)[:-12], ["damaged gzip"]),
         (GOOD.replace("2.5", '"2.5'), ["line 3", "check its quotes"]),
         (GOOD.replace("2.5", '"2.5"x'), ["line 3", "check its quotes"]),
     ],
