@@ -10,8 +10,8 @@ from ssmfin.evaluation.changes import Change
 from ssmfin.evaluation.losses import loss_named
 from ssmfin.evaluation.run_comparison import RunComparison
 from ssmfin.evaluation.wording import horizons_named
-from ssmfin.reporting.style import date_text, p_text, ratio_text, typeset
-from ssmfin_pipelines.tables import text_table
+from ssmfin.reporting.style import date_text, p_text, ratio_text
+from ssmfin_pipelines.tables import folded, text_table
 
 if TYPE_CHECKING:
     from ssmfin_pipelines.compare import Comparison
@@ -130,9 +130,3 @@ def _by_horizon(
         right = set() if " (" in columns[group[0]][0] else set(range(len(head), len(head) + len(group)))
         lines += [*([""] if lines else []), *text_table((*head, *(names[h] for h in group)), body, right=right)]
     return lines
-
-
-def folded(text: str, width: int) -> str:
-    """Folded to the width; a number stays with its sign."""
-    lines = textwrap.fill(typeset(text), width, break_long_words=False, break_on_hyphens=False)
-    return lines.replace("\N{NO-BREAK SPACE}", " ")

@@ -1,7 +1,9 @@
-"""Owns plain tables for a terminal or a pipe."""
+"""Owns plain text for a terminal or a pipe: tables, folded lines, how wide they may be."""
 
 from __future__ import annotations
 
+import shutil
+import textwrap
 from collections.abc import Collection, Sequence
 
 
@@ -20,3 +22,16 @@ def text_table(head: Sequence[str], rows: Sequence[Sequence[str]], *, right: Col
         ).rstrip()
 
     return [line(head), "  ".join("-" * width for width in widths), *map(line, rows)]
+
+
+def terminal_width(otherwise: int = 100, most: int = 120) -> int:
+    """Columns to write in, 60 to `most`: the terminal's, or `otherwise` where there is none."""
+    return max(60, min(shutil.get_terminal_size((otherwise, 24)).columns, most))
+
+
+def folded(text: str, width: int) -> str:
+    """Folded to the width; a number stays with its sign."""
+    from ssmfin.reporting.style import typeset
+
+    lines = textwrap.fill(typeset(text), width, break_long_words=False, break_on_hyphens=False)
+    return lines.replace("\N{NO-BREAK SPACE}", " ")

@@ -33,10 +33,10 @@ def compare(
     and all models beside each other. Losses and reference are those of the first run.
     """
     import json
-    import shutil
 
     from ssmfin_pipelines.commands.files import check_target, write_atomically
     from ssmfin_pipelines.compare import compare_runs
+    from ssmfin_pipelines.tables import terminal_width
 
     if report is not None:
         check_target(report, suffix=".html", force=force)
@@ -51,6 +51,6 @@ def compare(
 
         typer.echo(json.dumps(comparison_facts(found), indent=2, ensure_ascii=False))
         return
-    typer.echo(found.render(max(60, min(shutil.get_terminal_size((100, 24)).columns, 120))))
+    typer.echo(found.render(terminal_width()))
     if report is not None:
         typer.echo(f"\nreport: {report}")

@@ -51,6 +51,7 @@ def init(
             from ssmfin.errors import InputError
 
             raise InputError(f"{option} is {given!r}, but no file is named; name it: ssmfin init FILE.")
+    from ssmfin.evaluation.wording import listed
     from ssmfin_pipelines.study.looking import embedded_facts, look_at
     from ssmfin_pipelines.study.starter import reasons, settle
 
@@ -65,7 +66,9 @@ def init(
         write_atomically(completion, lambda stream: stream.write(schema_text().encode()))
     typer.echo(output)
     how = study.target
-    typer.echo(f"forecasts the {how.aggregate} of {how.column} over {_listed(how.horizons)} rows ahead", err=True)
+    typer.echo(
+        f"forecasts the {how.aggregate} of {how.column} over {listed(map(str, how.horizons))} rows ahead", err=True
+    )
     if "unique_id" in facts.columns:
         column = facts.columns["unique_id"]
         how_known = ", by its values; if that is wrong: --id COLUMN --force" if facts.id_guessed else ""
@@ -74,7 +77,3 @@ def init(
         count = f"{facts.left_out:,} of {facts.rows:,} rows are left out (on_breach: drop)"
         typer.echo(f"{count}: {reasons(facts.dropped)}", err=True)
     typer.echo(f"next: look at it, then  ssmfin run {output}", err=True)
-
-
-def _listed(numbers: tuple[int, ...]) -> str:
-    return str(numbers[0]) if len(numbers) == 1 else f"{', '.join(map(str, numbers[:-1]))} and {numbers[-1]}"

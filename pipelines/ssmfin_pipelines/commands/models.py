@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -113,12 +112,14 @@ def _explained(parameter: Mapping[str, Any]) -> list[str]:
     import json
     import textwrap
 
+    from ssmfin_pipelines.tables import terminal_width
+
     default = "(required)" if parameter["required"] else f"= {json.dumps(parameter['default'])}"
     name = f"  {parameter['name']} {default}"
     text = parameter["description"]
     if parameter["allowed"]:
         text = f"{text.removesuffix('.')} ({parameter['allowed']})" if text else parameter["allowed"]
-    width = max(60, min(shutil.get_terminal_size((110, 24)).columns, 130))
+    width = terminal_width(110, 130)
     indent = " " * NAME_WIDTH
     wrapped = textwrap.wrap(text, width - NAME_WIDTH, break_on_hyphens=False) or [""]
     if len(name) + 2 > NAME_WIDTH:

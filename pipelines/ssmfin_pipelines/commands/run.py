@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 from typing import TYPE_CHECKING, Annotated
 
@@ -59,9 +58,9 @@ def _folded(text: str) -> str:
     """Text as wide as the terminal, as `compare` prints it; unchanged in a pipe or a file."""
     if not sys.stdout.isatty():
         return text
-    from ssmfin_pipelines.comparison_text import folded
+    from ssmfin_pipelines.tables import folded, terminal_width
 
-    width = max(60, min(shutil.get_terminal_size((100, 24)).columns, 120))
+    width = terminal_width()
     return "\n".join(folded(line, width) for line in text.split("\n"))
 
 

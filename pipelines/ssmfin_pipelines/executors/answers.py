@@ -20,7 +20,10 @@ Answer = tuple[Any, ...]
 
 
 def prepare(pickled: bytes) -> tuple[Callable[[Item], float] | None, Answer]:
-    """Open pickled work: the function that does one item, None where there is none, and the answer."""
+    """Open pickled work: the function that does one item, None where there is none, and the answer.
+
+    What is unpickled here comes from the parent of this worker, never from a file.
+    """
     try:
         work: Work = pickle.loads(pickled)
         do = work.open()
